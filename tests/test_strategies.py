@@ -45,7 +45,19 @@ def phases(**options):
 def test_a_resolved_recipe_resolves_to_itself_and_leaves_only_unused_options_open(record):
     found = resolve_recipe(Recipe(strategy="from-scratch"), record, images=500, image_size=32)
     open_fields = {field.name for field in fields(found) if getattr(found, field.name) is None}
-    unused = {*ABOUT_GRAPHS, "data", "test", "class_names", "budget", "cut", "freeze_to", "views", "feature_type", "refit"}
+    unused = {
+        *ABOUT_GRAPHS,
+        "data",
+        "test",
+        "class_names",
+        "budget",
+        "memory",
+        "cut",
+        "freeze_to",
+        "views",
+        "feature_type",
+        "refit",
+    }
     assert open_fields == unused | TUNED_ONLY | PRETRAINED_ONLY
     assert resolve_recipe(found, record, images=500, image_size=32) == found
     (phase,) = plan_phases(found)

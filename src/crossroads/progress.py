@@ -115,6 +115,10 @@ class StopTraining(Exception):
     """
 
 
+class StopWithinEpoch(StopTraining):
+    """Ends the phase like `StopTraining`. If `step` raises it in the first epoch, the batches so far count as that epoch."""
+
+
 class Watcher(Protocol):
     """Receives progress and warnings of a call while it runs. Any object with these methods works.
 
@@ -141,7 +145,10 @@ class Watcher(Protocol):
         ...
 
     def step(self, epoch: int, done: int, total: int) -> None:
-        """Receives the number of processed batches of an epoch. Epochs are counted from 1."""
+        """Receives the number of processed batches of an epoch. Epochs are counted from 1.
+
+        During the validation at the end of the epoch, it receives the last number again.
+        """
         ...
 
     def epoch(self, record: EpochRecord, total: int) -> None:
@@ -196,7 +203,7 @@ class Relay:
         watcher: The other watcher.
         after_note: Called with each note and each warning, after the watcher.
         after_progress: Called after each part of a stage.
-        after_step: Called after each batch.
+        after_step: Called after each batch with the arguments of `step`.
         after_epoch: Called with each epoch and the number of epochs.
 
     Attributes:
@@ -210,7 +217,7 @@ class Relay:
         *,
         after_note: Callable[[str], object] = lambda _: None,
         after_progress: Callable[[], object] = lambda: None,
-        after_step: Callable[[], object] = lambda: None,
+        after_step: Callable[[int, int, int], object] = lambda _epoch, _done, _total: None,
         after_epoch: Callable[[EpochRecord, int], object] = lambda _record, _total: None,
     ) -> None:
         self.warnings: tuple[str, ...] = ()
@@ -239,7 +246,7 @@ class Relay:
     def step(self, epoch: int, done: int, total: int) -> None:
         """Forwards the step."""
         self._call(self._watcher.step, epoch, done, total)
-        self._after_step()
+        self._after_step(epoch, done, total)
 
     def epoch(self, record: EpochRecord, total: int) -> None:
         """Forwards the epoch."""

@@ -66,6 +66,8 @@ class Phase:
         augmentation: Limits of the random transformations of the training images.
         early_stopping: Epochs without a better validation loss after which training ends; 0 for never.
         seed: Seed of order and augmentation.
+        parts: Parts of a batch that are trained on one after another, so that their activations fit into memory. Their gradients
+            are averaged before the weights change. BatchNorm statistics are those of a part.
     """
 
     name: Literal["head", "tune", "train"]
@@ -83,6 +85,7 @@ class Phase:
     augmentation: Augmentation
     early_stopping: int
     seed: int
+    parts: int = 1
 
 
 STRATEGIES: tuple[Strategy, ...] = (
@@ -433,7 +436,7 @@ def _with_schedule(recipe: Recipe, defaults: Defaults, images: int, *, tuned: bo
 
 def _phase(recipe: Recipe, name: Literal["head", "tune", "train"], *, train_batchnorm: bool = False) -> Phase:
     """Returns a phase with the options of the recipe."""
-    values = {key: getattr(recipe, key) for key in Phase.__dataclass_fields__ if key not in ("name", "train_batchnorm")}
+    values = {key: getattr(recipe, key) for key in Phase.__dataclass_fields__ if key not in ("name", "train_batchnorm", "parts")}
     if values["layer_decay"] is None:
         values["layer_decay"] = 1.0
     missing = [key for key, value in values.items() if value is None]

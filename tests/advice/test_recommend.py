@@ -200,7 +200,7 @@ def test_several_backbones_are_compared_and_the_reasons_are_about_that_which_the
 
 
 def test_a_network_that_does_not_fit_into_memory_is_left_out(pictures, tiny, monkeypatch):
-    monkeypatch.setattr(module, "available_memory_mb", lambda: 700.0)
+    monkeypatch.setattr(module, "memory_limit_mb", lambda text: 700.0)
     watcher = Notes()
     found = crossroads.advise(pictures, backbones=[tiny], watcher=watcher, **SPLIT)
     assert [one.recipe.strategy for one in found.ranked] == ["from-scratch"]

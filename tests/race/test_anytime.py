@@ -10,14 +10,19 @@ import tiny_networks
 from crossroads import artifact
 from crossroads.advice import baselines, warm_start
 from crossroads.advice.backbone_evidence import sample_pass
+from crossroads.advice.estimate import Estimate
 from crossroads.data.loading import digests_of
-from crossroads.errors import ArtifactError, TrainingError
+from crossroads.data.partition import load_and_split
+from crossroads.errors import ArtifactError, RecipeError, TrainingError
 from crossroads.features.bodies import body_of
 from crossroads.features.engine import Engine
 from crossroads.features.lookup import Lookup, SinglePass
 from crossroads.networks.construct import choose
 from crossroads.progress import Silent
-from crossroads.race import anytime, first
+from crossroads.race import affordable, anytime, first
+from crossroads.race import named as module
+from crossroads.race.affordable import part_of
+from crossroads.race.records import RaceCandidate
 from crossroads.recipe import Recipe
 from crossroads.run.clock import Clock
 from crossroads.strategies import resolve_recipe
@@ -119,7 +124,7 @@ def test_the_end_of_the_budget_during_the_evidence_keeps_the_first_answer(pictur
 
 
 def test_a_budget_too_short_for_all_images_uses_a_part_of_each_split_and_says_so(pictures, tiny, tmp_path, monkeypatch):
-    monkeypatch.setattr(first, "IMAGES_PER_SECOND", 0.0)
+    monkeypatch.setattr(affordable, "IMAGES_PER_SECOND", 0.0)
     monkeypatch.setattr(first, "seconds_per_image", lambda *_: 1.0)
     watcher = Notes()
     run = fit(pictures, tiny, tmp_path / "run", watcher=watcher, budget=100.0)  # about 60 of 120 images
@@ -130,6 +135,65 @@ def test_a_budget_too_short_for_all_images_uses_a_part_of_each_split_and_says_so
     assert said["part-of-test"].figures["total"] == 24
     assert artifact.open_verified(run.artifact).facts["data"]["splits"]["train"]["n"] == part["used"]
     assert len(run.metrics["race"]["runs"]) == 1
+
+
+def named(pictures, tiny, out, strategy, **options):
+    return crossroads.fit(pictures, out=out, strategy=strategy, backbone=tiny, weights="own", **SPLIT, **options)
+
+
+@pytest.mark.parametrize("strategy", ["feature-extraction", "early-features"])
+def test_a_named_frozen_strategy_uses_the_images_that_there_is_time_for(pictures, tiny, tmp_path, monkeypatch, strategy):
+    monkeypatch.setattr(affordable, "IMAGES_PER_SECOND", 0.0)
+    monkeypatch.setattr(module, "seconds_of_pass", lambda *_: 1.0)
+    watcher = Notes()
+    run = named(pictures, tiny, tmp_path / "run", strategy, watcher=watcher, budget=100.0)  # about 60 of 120 images
+    said = {note.code: note for note in watcher.said}
+    part = said["part-of-images"].figures
+    assert 20 < part["used"] < part["total"] == 66
+    assert 5 < run.metrics["test"]["n"] < 24
+    assert artifact.open_verified(run.artifact).facts["data"]["splits"]["train"]["n"] == part["used"]
+
+
+def test_the_same_fraction_gives_the_same_part_of_the_images(pictures):
+    partition = load_and_split(pictures, None, Recipe(**SPLIT), Silent())
+    (used, test_images), (again, _) = (part_of(partition, 0.5, 20.0, Silent()) for _ in range(2))
+    assert (used.train.indices.tolist(), used.validation.indices.tolist()) == (
+        again.train.indices.tolist(),
+        again.validation.indices.tolist(),
+    )
+    assert test_images == 12
+    assert part_of(partition, 1.0, None, Silent()) == (partition, None)
+
+
+def test_a_budget_too_short_for_an_epoch_of_a_named_strategy_is_refused_at_once(pictures, tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "epoch_seconds", lambda *_: 950.0)
+    with refused("budget-too-short", RecipeError, field="budget"):
+        named(pictures, tiny, tmp_path / "run", "finetune", budget=300.0)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(("shortens", "left_out", "least"), [(True, 259.9, "300"), (False, 259.9, "1,000"), (True, 260.0, None)])
+def test_the_least_budget_has_room_for_one_epoch_or_for_those_that_the_user_set(shortens, left_out, least):
+    """40 s are spent. The fixed work takes 160 s and an epoch 100 s, and there are 8."""
+    recipe = Recipe(strategy="finetune", backbone="b", epochs=8)
+    candidate = RaceCandidate(recipe, Estimate(0.5, 0.1, 0.9), 960.0, 100.0, shortens)
+    clock = Clock(0.0, budget=40.0 + left_out, now=lambda: 40.0)
+    if least is None:
+        module._require_time(candidate, clock.budget, clock)
+        return
+    with refused("budget-too-short", RecipeError) as found:
+        module._require_time(candidate, clock.budget, clock)
+    assert f"about {least} s" in found.value.received
+
+
+def test_a_budget_that_ends_within_the_first_epoch_of_a_named_strategy_leaves_an_artifact(pictures, tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "_require_time", lambda *_: None)
+    watcher = Notes()
+    run = named(pictures, tiny, tmp_path / "run", "warm-start", watcher=watcher, budget=0.001, epochs=4, batch_size=16)
+    said = {note.code: note.figures for note in watcher.said}
+    assert said["epoch-shortened"] == {"batches": 1, "total": 5}
+    assert run.metrics["best_epoch"] == 1
+    assert artifact.open_verified(run.artifact).strategy == "warm-start"
 
 
 def test_the_first_answer_computes_the_features_of_each_image_once(pictures, tiny, tmp_path, monkeypatch):

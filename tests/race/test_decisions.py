@@ -143,3 +143,49 @@ def test_the_note_on_the_winner_says_that_a_higher_score_is_within_the_error():
     clear = won(Results(plan(HEAD, FINETUNE), (few(0, None, "11000000", 0.8), few(1, 8, "11111111", 0.99))))
     assert clear.figures["strategy"] == "finetune"
     assert not clear.figures["within_error"]
+
+
+def test_a_tie_on_validation_goes_to_the_cheaper_candidate():
+    equal = Results(plan(HEAD, FINETUNE), (result(0, accuracy=0.9), result(1, 8, 0.9)))
+    assert equal.winner().candidate == 0
+    note = won(equal)
+    assert note.figures["margin_images"] == 0
+    other = trains("warm-start", 0.862)
+    runs = (result(0), result(1, 8, 0.9, seconds=80.0), result(2, 8, 0.9, seconds=90.0))
+    assert Results(plan(HEAD, FINETUNE, other), runs).winner().candidate == 1  # its posterior is lower by less than half a point
+    better = replace(other, accuracy=Estimate(0.92, 0.85, 0.96))
+    assert Results(plan(HEAD, FINETUNE, better), runs).winner().candidate == 2
+
+
+def crossed(candidate, epochs, validation, everything, **options):
+    return replace(few(candidate, epochs, validation, validation.count("1") / len(validation)), crossed=everything, **options)
+
+
+def test_of_cross_validated_runs_a_training_wins_by_more_than_one_standard_error():
+    head = crossed(0, None, "11111111", "1110000000" * 4)
+    better, equal = "1111100000" * 4, "1110011100" * 2 + "1110000000" * 2  # 8 images more; 6 more exceed their error too
+    for correct, winner in ((better, 1), (equal, 1), ("1110000000" * 4, 0), ("-" * 10 + "1110000000" * 3, 0)):
+        run = crossed(1, 8, "11111111", correct)
+        assert Results(plan(HEAD, FINETUNE), (head, run)).winner().candidate == winner
+    # 3 images more and 2 fewer differ by 1, which is within their error of 2.2.
+    mixed = crossed(1, 8, "11111111", "1" * 3 + "0" * 7 + "0" * 2 + "1" * 4 + "0" * 4 + "1110000000" * 2)
+    assert Results(plan(HEAD, FINETUNE), (head, mixed)).winner().candidate == 0
+
+
+def test_a_training_is_cross_validated_only_if_validation_is_very_small_and_it_is_no_worse_there():
+    head = crossed(0, None, "11110000", "10" * 20)
+    assert Results(plan(HEAD, FINETUNE), (head, few(1, 8, "11110000", 0.5))).contender() is not None
+    assert Results(plan(HEAD, FINETUNE), (head, few(1, 8, "11100000", 0.4))).contender() is None
+    assert Results(plan(HEAD, FINETUNE), (head, replace(few(1, 8, "11110000", 0.5), improved=False))).contender() is None
+    assert Results(plan(HEAD, FINETUNE), (head, replace(few(1, 8, "11110000", 0.5), epochs=3))).contender() is None
+    many = [replace(run, correct=run.correct * 4, images=32.0) for run in (head, few(1, 8, "11110000", 0.5))]
+    assert Results(plan(HEAD, FINETUNE), tuple(many)).contender() is None
+    assert Results(plan(HEAD, FINETUNE), (replace(head, crossed=""), few(1, 8, "11110000", 0.5))).contender() is None
+    assert Results(plan(FINETUNE), (few(0, 8, "1111", 0.5),)).contender() is None
+
+
+def test_a_run_with_fewer_epochs_than_the_user_named_is_an_answer_only_if_there_is_no_other():
+    fixed = trains("finetune", 0.86, shortens=False)
+    short = result(0, 3, 0.9)
+    assert Results(plan(fixed), (short,)).winner() is short
+    assert Results(plan(fixed, HEAD), (short, result(1, accuracy=0.5))).winner().candidate == 1

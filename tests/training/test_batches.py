@@ -1,6 +1,7 @@
 """Covers training batches: each image once per epoch, the same batches wherever training resumes, weights and targets."""
 
 import tracemalloc
+from dataclasses import replace
 from itertools import islice
 
 import numpy as np
@@ -13,11 +14,14 @@ from crossroads.networks.catalog import backbone
 from crossroads.recipe import Augmentation, Recipe
 from crossroads.strategies import plan_phases, resolve_recipe
 from crossroads.training.batches import (
+    LARGE_STEP,
     STEPS_PER_EXECUTION,
     LabelledData,
     batches,
     class_weights,
     inference_batch_size,
+    parts_per_epoch,
+    steps_per_call,
     steps_per_epoch,
 )
 
@@ -142,3 +146,21 @@ class Shaped:
 )
 def test_large_inputs_run_in_smaller_batches(shape, rows):
     assert inference_batch_size(Shaped(1000, *shape)) == rows
+
+
+def test_small_steps_run_several_per_call_and_large_ones_one_by_one():
+    assert steps_per_call(64, 1_000) == steps_per_call(64, 0) == STEPS_PER_EXECUTION
+    assert steps_per_call(64, LARGE_STEP + 1) == 1
+    assert steps_per_call(63, 1_000) == 1
+
+
+@given(st.integers(1, 200), st.integers(1, 64), st.integers(1, 8))
+def test_parts_hold_every_image_once_and_each_step_has_equally_many(n, batch_size, parts):
+    data, split = labelled(n), replace(phase(batch_size=batch_size), parts=parts)
+    count = parts_per_epoch(n, split)
+    assert count % steps_per_epoch(n, batch_size) == 0
+    epoch = list(islice(batches(data, split, 3, 0), count))
+    indices = np.concatenate([inputs[:, 0, 0, 0] for inputs, _ in epoch])
+    assert sorted(indices.tolist()) == list(range(n))
+    sizes = [len(targets) for _, targets in epoch]
+    assert 1 <= min(sizes) <= max(sizes) <= min(sizes) + 1

@@ -15,7 +15,7 @@ from keras import layers
 from crossroads.errors import TrainingError
 from crossroads.networks.catalog import backbone
 from crossroads.networks.network import Parts, assemble, head_layers, seeded
-from crossroads.progress import Silent, StopTraining
+from crossroads.progress import Silent, StopTraining, StopWithinEpoch
 from crossroads.recipe import Augmentation, Recipe
 from crossroads.strategies import plan_phases, resolve_recipe
 from crossroads.training.batches import STEPS_PER_EXECUTION, LabelledData, steps_per_epoch
@@ -145,6 +145,47 @@ def test_a_watcher_ends_training_for_good_with_the_finished_epochs(tmp_path, wat
     assert same(weights(again), weights(network))
 
 
+class StopsWithin(Silent):
+    """Ends training within the first epoch, at a batch or in the validation, which repeats the number of the last batch."""
+
+    def __init__(self, at, times=1, kind=StopWithinEpoch):
+        self.at, self.left, self.kind = at, times, kind
+
+    def step(self, epoch, done, total):
+        if done == self.at:
+            self.left -= 1
+        if self.left <= 0:
+            raise self.kind
+
+
+@pytest.mark.parametrize("watcher", [StopsWithin(2), StopsWithin(6, times=2)], ids=["at a batch", "in the validation"])
+def test_a_part_of_the_first_epoch_counts_if_the_watcher_says_so(tmp_path, watcher):
+    network, done = run(tmp_path / "part", phase(), watcher)
+    assert len(done.history) == 1
+    assert done.ended
+    assert validate(network.trained, VALIDATION)[1] == done.history[0].validation_accuracy
+    again, loaded = run(tmp_path / "part", phase())
+    assert loaded == done
+    assert same(weights(again), weights(network))
+
+
+def test_a_stop_in_the_validation_ends_training_without_that_epoch(tmp_path):
+    class Stops(Silent):
+        def __init__(self):
+            self.last = None
+
+        def step(self, epoch, done, total):
+            if epoch == 2 and self.last == (epoch, done):
+                raise StopTraining
+            self.last = (epoch, done)
+
+    _, done = run(tmp_path / "second", phase(), Stops())
+    assert [record.epoch for record in done.history] == [1]
+    assert done.ended
+    with pytest.raises(StopTraining):
+        run(tmp_path / "first", phase(), StopsWithin(6, times=2, kind=StopTraining))
+
+
 def test_a_stop_before_the_first_epoch_is_raised(tmp_path):
     with pytest.raises(StopTraining):
         run(tmp_path, phase(), Stops(1, 1))
@@ -241,3 +282,28 @@ def test_any_other_error_of_the_backend_is_not_changed(tmp_path, fails):
     fails(RuntimeError("no such kernel"))
     with pytest.raises(RuntimeError, match="no such kernel"):
         run(tmp_path, phase())
+
+
+def test_parts_of_batches_train_as_whole_batches_without_batchnorm(tmp_path):
+    plain = phase(augmentation=Augmentation(), augment=False, schedule="one-cycle", label_smoothing=0.0)
+    whole, parts = (run_head(tmp_path / str(count), replace(plain, parts=count)) for count in (1, 4))
+    np.testing.assert_allclose(parts, whole, atol=2e-3)
+
+
+def run_head(folder, phase):
+    """Returns the weights of a linear head on flattened pixels, which has neither BatchNorm nor dropout."""
+    images = keras.Input((16, 16, 3))
+    flat = Parts((), keras.Model(images, layers.AveragePooling2D(4)(images)))
+    with seeded(0):
+        network = assemble(flat, 16, head_layers("linear", 2))
+    train(network, phase, DATA, VALIDATION, Checkpoints(folder), "id", Silent())
+    return weights(network)[0]
+
+
+def test_training_in_parts_resumes_bit_for_bit(tmp_path):
+    split = replace(phase(epochs=2), parts=2)
+    network, _ = run(tmp_path / "whole", split)
+    with pytest.raises(Killed):
+        run(tmp_path / "again", split, StopAt(2, 3))
+    resumed, _ = run(tmp_path / "again", split)
+    assert same(weights(network), weights(resumed))

@@ -57,6 +57,30 @@ def available_memory_mb() -> float | None:
     return min(available, default=None)
 
 
+def total_memory_mb() -> float | None:
+    """Returns the memory of this machine or, if smaller, the limit of its container, in MiB; None if it is unknown."""
+    total = []
+    with suppress(OSError):
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        total += [int(line.split()[1]) / 2**10 for line in lines if line.startswith("MemTotal:")]
+    if not total and hasattr(os, "sysconf"):
+        with suppress(OSError, ValueError):
+            total.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**20)
+    for folder, limit, _, _ in _CONTAINERS:
+        with suppress(OSError, ValueError):  # no control group, or "max" for no limit
+            total.append(int((Path(folder) / limit).read_text()) / 2**20)
+    return min(total, default=None)
+
+
+def resident_memory_mb() -> float:
+    """Returns the memory that this process uses now, in MiB; 0 if the system does not report it."""
+    with suppress(OSError):
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmRSS:"):
+                return int(line.split()[1]) / 2**10
+    return 0.0
+
+
 class TemporaryFolder:
     """A folder that is removed with this object or at exit. `tempfile.TemporaryDirectory` would issue a warning then.
 

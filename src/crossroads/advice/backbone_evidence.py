@@ -22,7 +22,7 @@ from crossroads.networks.body import Body
 from crossroads.networks.construct import Choice
 from crossroads.networks.cut import Cut
 from crossroads.networks.graphs import Stated, random_control
-from crossroads.progress import Note, Watcher, stage
+from crossroads.progress import Note, Silent, Watcher, stage
 from crossroads.recipe import PoolingName, Recipe, StrategyName
 from crossroads.run.scaling import note_on_scaling
 
@@ -145,8 +145,9 @@ def probe_backbone(dataset: Dataset, choice: Choice, recipe: Recipe, watcher: Wa
         return replace(evidence, frozen_probes=_best_probes(evidence, chosen, accuracies, watcher))
 
 
-PACE_IMAGES = (32, 96)
-"""Images after which the pace is measured, and until which. The first ones also pay for the compilation of the graph."""
+PACE_IMAGES, PACE_STEP, PACE_SECONDS = (16, 96), 16, 2.0
+"""Images after which the pace is measured, and until which. It is measured in steps, and ends with a step after this many seconds,
+because 96 images took 13 of 20 s on a busy machine. The first images also pay for the compilation of the graph."""
 
 
 def seconds_per_image(dataset: Dataset, choice: Choice, recipe: Recipe, watcher: Watcher) -> float | None:
@@ -159,21 +160,31 @@ def seconds_per_image(dataset: Dataset, choice: Choice, recipe: Recipe, watcher:
         watcher: Receives progress and notes.
     """
     body = body_of(choice, resize_of(recipe).size, recipe.weights, recipe.seed, watcher.progress, Stated.of(recipe))
-    rows = np.random.default_rng([recipe.seed, 23]).permutation(len(dataset))[: PACE_IMAGES[1]]
-    sampling, pace, first = sample_pass(body, choice, recipe, watcher), "measuring the pace", PACE_IMAGES[0]
+    return seconds_of_pass(sample_pass(body, choice, recipe, Silent()), dataset, recipe.seed, watcher)
+
+
+def seconds_of_pass(sampling: SinglePass, dataset: Dataset, seed: int, watcher: Watcher) -> float | None:
+    """Returns the seconds per image of a pass over some of the images; None if most of their features are in the cache."""
+    rows = np.random.default_rng([seed, 23]).permutation(len(dataset))[: PACE_IMAGES[1]]
+    pace, first = "measuring the pace", PACE_IMAGES[0]
+    computed, total = 0, 0
     try:
         sampling.fill(dataset.select(rows[:first]), pace)
         began = time.perf_counter()
-        stored = sampling.fill(dataset.select(rows[first:]), pace)
+        while first < len(rows) and time.perf_counter() - began < PACE_SECONDS:
+            some = rows[first : first + PACE_STEP]
+            computed += sampling.fill(dataset.select(some), pace).computed
+            total, first = total + len(some), first + PACE_STEP
+            watcher.progress(pace, min(first, len(rows) - 1), len(rows))
     except DataError:  # none of these few images can be read
         return None
-    seconds = time.perf_counter() - began
-    return None if 2 * stored.computed < len(rows) - first else seconds / stored.computed
+    watcher.progress(pace, first, first)
+    return None if 2 * computed < total or not computed else (time.perf_counter() - began) / computed
 
 
 def with_decode_seconds(evidence: BackboneEvidence) -> BackboneEvidence:
     """Returns the evidence with the time to read images, but without the random control, which takes another pass."""
-    return replace(evidence, decode_seconds=_time_decoding(evidence.dataset, evidence.recipe)[1])
+    return replace(evidence, decode_seconds=decode_seconds(evidence.dataset, evidence.recipe))
 
 
 def with_random_control(evidence: BackboneEvidence, watcher: Watcher) -> BackboneEvidence:
@@ -249,6 +260,11 @@ def _time_decoding(dataset: Dataset, recipe: Recipe) -> tuple[NDArray[np.uint8],
     return pixels, (time.perf_counter() - began) / len(indices)
 
 
+def decode_seconds(dataset: Dataset, recipe: Recipe) -> float:
+    """Returns the seconds per image to read and resize images, measured on some of them."""
+    return _time_decoding(dataset, recipe)[1]
+
+
 def _random_control(evidence: BackboneEvidence, pixels: NDArray[np.uint8], watcher: Watcher) -> list[NDArray[np.bool_]] | None:
     """Returns the results of the probes on the same network with random weights, whose outputs are normalised on `pixels`.
 
@@ -271,11 +287,15 @@ def _random_control(evidence: BackboneEvidence, pixels: NDArray[np.uint8], watch
 def _best_probes(
     evidence: BackboneEvidence, chosen: tuple[Cut, ...], accuracies: list[NDArray[np.bool_]], watcher: Watcher
 ) -> tuple[FrozenProbe, ...]:
-    """Returns the best probe of each frozen strategy, the more accurate one first."""
+    """Returns the best probe of each frozen strategy, the more accurate one first, and the cheaper one if they are equal."""
     at_end = FrozenProbe("feature-extraction", evidence.body.end, "average", accuracies[-1], evidence.end_features)
     early = _early_probes(evidence, chosen, accuracies, watcher)
-    best = [at_end, *([max(early, key=lambda each: each.accuracy)] if early else [])]
-    return tuple(sorted(best, key=lambda each: -each.accuracy))
+    best = [at_end, *([min(early, key=_by_accuracy_and_cost)] if early else [])]
+    return tuple(sorted(best, key=_by_accuracy_and_cost))
+
+
+def _by_accuracy_and_cost(probe: FrozenProbe) -> tuple[float, int]:
+    return -probe.accuracy, probe.cut.multiply_adds
 
 
 def _early_probes(

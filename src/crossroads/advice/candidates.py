@@ -10,7 +10,6 @@ from crossroads.advice.backbone_evidence import BackboneEvidence, FrozenProbe
 from crossroads.advice.candidate_backbones import CandidateBackbone
 from crossroads.advice.cost import (
     FROZEN_OVERHEAD,
-    MULTIPLY_ADDS_PER_ACTIVATION,
     OVERHEAD,
     TRACE,
     Machine,
@@ -18,7 +17,6 @@ from crossroads.advice.cost import (
     format_seconds,
     forward_seconds,
     head_seconds,
-    memory_mb,
     step_fraction,
     step_seconds,
     whole_step_seconds,
@@ -29,6 +27,7 @@ from crossroads.advice.short_training import ShortTraining
 from crossroads.advice.size import Curve
 from crossroads.errors import RecipeError, install
 from crossroads.networks.catalog import DEFAULT_FROM_SCRATCH, Backbone, backbone
+from crossroads.networks.memory import MULTIPLY_ADDS_PER_ACTIVATION, frozen_mb, part_mb
 from crossroads.plain import to_plain
 from crossroads.progress import Note, Watcher
 from crossroads.recipe import Recipe, StrategyName
@@ -54,7 +53,7 @@ class Candidate:
         accuracy: Expected accuracy on new images.
         seconds: Expected time of the whole run if only the sample's features are in the cache.
         epoch_seconds: Expected time per epoch; 0 for a solved head.
-        memory_mb: Expected peak memory, to within about a fifth.
+        memory_mb: Expected peak memory, to within about a fifth. A large batch is split so that it fits, down to parts of 8 images.
         obstacle: Why the candidate is not possible, such as a budget that is too small; None if it is possible.
         fits: Whether it fits into memory.
         unshortened: The candidate with its usual number of epochs, if the budget allows only fewer; otherwise None.
@@ -97,7 +96,7 @@ class AdviceContext:
     """What all candidates for one set of images have in common.
 
     Attributes:
-        asked: The requested recipe, without a budget.
+        asked: The requested recipe, without its limits.
         images: Number of training images.
         classes: Number of classes.
         images_per_class: Effective images per class.
@@ -105,6 +104,7 @@ class AdviceContext:
         median_side: Median of the shorter sides of the images, in pixels.
         machine: The speed of this machine.
         all_cached: Whether the features of every image are in the cache, and not only those of the sample.
+        memory_mb: The most memory that the process may use; None if unknown.
     """
 
     asked: Recipe
@@ -115,6 +115,7 @@ class AdviceContext:
     median_side: float
     machine: Machine
     all_cached: bool = False
+    memory_mb: float | None = None
 
     @property
     def setting(self) -> Setting:
@@ -165,8 +166,25 @@ def backbone_candidates(
             bases = _warm_start_bases(curves, short, recipe, context)
         accuracy = expected(record.name, bases, context.setting)
         seconds, per_epoch = _seconds(evidence, probe, recipe, short, context)
-        memory = memory_mb(probe.cut.parameters, probe.cut.activations, recipe.batch_size or 32, trained=not record.frozen)
+        memory = _memory_mb(evidence, probe, recipe, context)
         yield Candidate(recipe, tuple(bases), accuracy, seconds, per_epoch, memory)
+
+
+def _memory_mb(evidence: BackboneEvidence, probe: FrozenProbe, recipe: Recipe, context: AdviceContext) -> float:
+    """Returns the peak memory in MiB of a candidate: that of its frozen features, or of its training if that needs more."""
+    cut, record = probe.cut, strategy(recipe.strategy)
+    frozen = frozen_mb(cut.parameters, cut.activations, keras=evidence.choice.graph_needs_keras(evidence.recipe.weights))
+    if record.frozen:
+        return frozen
+    # The network above `freeze_to` is smaller than all of it, so this is an upper limit.
+    trained = part_mb(
+        recipe.batch_size or 1,
+        cut.parameters,
+        cut.activations,
+        train_batchnorm=not record.tuned or bool(recipe.train_batchnorm),
+        limit_mb=context.memory_mb,
+    )
+    return max(frozen, trained)
 
 
 def _warm_start_bases(
@@ -205,7 +223,8 @@ def from_scratch_candidate(
     )
     epoch = epoch_seconds(per_image, context.images, context.validation_images)
     seconds = context.machine.crowding * OVERHEAD + start + epoch * (recipe.epochs or 0)
-    memory = memory_mb(record.parameters, cost / MULTIPLY_ADDS_PER_ACTIVATION, recipe.batch_size or 0, trained=True)
+    activations = cost / MULTIPLY_ADDS_PER_ACTIVATION
+    memory = part_mb(recipe.batch_size or 1, record.parameters, activations, train_batchnorm=True, limit_mb=context.memory_mb)
     return Candidate(recipe, tuple(bases), accuracy, seconds, epoch, memory)
 
 
@@ -265,7 +284,7 @@ def apply_limits(
     Args:
         candidate: The candidate with its usual number of epochs.
         budget: Budget of the run in seconds; None if there is none.
-        memory_limit_mb: Free memory; None if unknown.
+        memory_limit_mb: The most memory that the process may use; None if unknown.
         may_shorten: Whether it may have fewer epochs. It may not if the user set their number.
     """
     if memory_limit_mb is not None and candidate.memory_mb > memory_limit_mb:
@@ -295,8 +314,13 @@ def require_solved(candidate: Candidate) -> Candidate:
 
 
 def memory_obstacle(needed_mb: float, free_mb: float) -> Note:
-    """Returns the obstacle of too little memory."""
-    text = f"takes about {needed_mb:,.0f} MB of memory, and {free_mb:,.0f} are free"
+    """Returns the obstacle of too little memory.
+
+    Args:
+        needed_mb: Expected peak memory of the process.
+        free_mb: The most that it may use.
+    """
+    text = f"takes about {needed_mb:,.0f} MB of memory, and {free_mb:,.0f} MB may be used"
     return Note(text, "over-memory", needed_mb=round(needed_mb), free_mb=round(free_mb))
 
 

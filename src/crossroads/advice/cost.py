@@ -1,4 +1,4 @@
-"""Estimates the time and memory of each strategy on this machine, from multiply-adds and a quick measurement."""
+"""Estimates the time of each strategy on this machine, from multiply-adds and a quick measurement."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ px 4.6, at 96 px 4.4, SqueezeNet 4.1. With depthwise convolutions, at 96 px: Eff
 the constant is their mean, because a race stops what takes longer. ConvNeXt's depthwise convolutions of 7 by 7 are slow in
 TensorFlow: it takes 18."""
 
-MANY_STEPS = 0.81
-"""Seconds per image in a long training, where Keras runs eight steps in one call, divided by those in a short one: MobileNet at
-96 px 5.7 and 7.0 ms, small-cnn at 32 px 0.56 and 0.70 ms."""
+MANY_STEPS, LARGE_STEP_SECONDS = 0.81, 0.1
+"""Seconds per image in a long training, where Keras runs eight steps in one call, divided by those in a short one: small-cnn at
+32 px 0.56 and 0.70 ms. Steps that take more seconds than the second number run one by one (`training.batches.LARGE_STEP`)."""
 
 VALIDATING = 0.4
 """Seconds per validation image, divided by seconds per training image. MobileNet at 96 px takes 2.2 and 5.7 ms."""
@@ -48,21 +48,6 @@ TRACE = 8.0
 
 HEAD_STEPS = 350
 """Steps of L-BFGS for a head over all penalties. Each reads the principal components twice."""
-
-PROCESS_MB, BYTES_PER_PARAMETER = 780.0, 16
-"""Memory of a process with Keras and OpenVINO loaded; weights, gradients and the two moments of Adam in float32."""
-
-HELD_IMAGES = 16
-"""Images whose activations are in memory at once if nothing is trained, because graph, check and calibration coincide: 15 and
-13 for MobileNet at 96 and 224 px, 16, 13 and 22 for MobileNetV2, ResNet50 and SqueezeNet at 224 px. Training holds the
-activations of a batch: 28 for a warm start of MobileNet in batches of 32."""
-
-MULTIPLY_ADDS_PER_ACTIVATION = 100
-"""Assumed number for a network that is not built yet.
-
-small-cnn has 162, ResNet50 104, SqueezeNet 40, MobileNet 34 and MobileNetV2 14. With this high value, the estimated memory is low,
-so a pretrained network is excluded only if it clearly does not fit. Once the network is built, the real number is used.
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +103,8 @@ def whole_step_seconds(short: float, grouped: bool, images: int, batch_size: int
     """
     from crossroads.training.batches import STEPS_PER_EXECUTION, steps_per_epoch  # loads Keras
 
-    return short * (MANY_STEPS if not grouped and steps_per_epoch(images, batch_size) % STEPS_PER_EXECUTION == 0 else 1.0)
+    will_be = steps_per_epoch(images, batch_size) % STEPS_PER_EXECUTION == 0 and short * batch_size < LARGE_STEP_SECONDS
+    return short * (MANY_STEPS if will_be and not grouped else 1.0)
 
 
 def epoch_seconds(per_image: float, images: int, validation_images: float) -> float:
@@ -136,20 +122,6 @@ def head_seconds(n: int, d: int, classes: int, machine: Machine) -> float:
     ridge = 17 * n * small * classes
     logistic = HEAD_STEPS * 2 * n * small * classes
     return (3 * axes + 3 * ridge + 6 * logistic) / machine.products
-
-
-def memory_mb(parameters: int, activations: float, batch_size: int, *, trained: bool) -> float:
-    """Returns the peak memory of a run in MiB, to within about a fifth.
-
-    Args:
-        parameters: Number of parameters of the network.
-        activations: Outputs of all layers for one image, as a number of values.
-        batch_size: Images per step.
-        trained: Whether the network is trained.
-    """
-    weights = parameters * (BYTES_PER_PARAMETER if trained else 8)
-    images = max(HELD_IMAGES, batch_size) if trained else HELD_IMAGES
-    return PROCESS_MB + (weights + 4 * activations * images) / 2**20
 
 
 def format_seconds(seconds: float) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 
 from crossroads import artifact
 from crossroads._runtime.keras_setup import can_train
-from crossroads._runtime.machine import available_memory_mb, has_gpu
+from crossroads._runtime.machine import has_gpu
 from crossroads.advice.backbone_evidence import BackboneEvidence, probe_backbone, with_decode_seconds, with_random_control
 from crossroads.advice.baselines import Baselines, measure_baselines
 from crossroads.advice.candidate_backbones import CandidateBackbone
@@ -27,7 +27,7 @@ from crossroads.advice.candidates import (
     scratch_size,
 )
 from crossroads.advice.cases import case_of
-from crossroads.advice.cost import MULTIPLY_ADDS_PER_ACTIVATION, Machine, measure_machine, memory_mb
+from crossroads.advice.cost import Machine, measure_machine
 from crossroads.advice.evidence import Advice, Evidence
 from crossroads.advice.reasons import reasons_for
 from crossroads.advice.sample import MOST_CLASSES, compact, sample
@@ -42,8 +42,10 @@ from crossroads.errors import ArtifactError, BackboneError
 from crossroads.features.bodies import body_of
 from crossroads.networks.catalog import Backbone
 from crossroads.networks.graphs import Stated
+from crossroads.networks.memory import MULTIPLY_ADDS_PER_ACTIVATION, frozen_mb
 from crossroads.progress import Note, Relay, Step, Watcher, stage
 from crossroads.recipe import Recipe, StrategyName
+from crossroads.recipe.memory import memory_limit_mb
 from crossroads.run.task import refuse_unsafe_flip
 from crossroads.strategies import drop_unused_options, resolve_recipe, strategy
 
@@ -73,9 +75,9 @@ class Request:
     Attributes:
         train: The training images. No others are read.
         median_side: Median of their shorter sides, in pixels.
-        asked: The requested recipe without its budget. Its options apply to every candidate that uses them.
+        asked: The requested recipe without its limits. Its options apply to every candidate that uses them.
         budget: Budget in seconds; None if there is none.
-        memory_mb: Free memory before Keras is loaded; None if unknown.
+        memory_mb: The most memory that the process may use; None if unknown.
         watcher: Receives progress and notes.
         first: A backbone that is probed already, without its random control; None if there is none.
     """
@@ -131,9 +133,9 @@ def recommend(
     began = time.perf_counter()
     notes: list[str] = []
     relay = Relay(watcher, after_note=notes.append)
-    # The free memory is read before anything large is loaded, because `memory_mb` counts that.
+    limit_mb = memory_limit_mb(asked.memory)
     train = keep_files(train)  # the sample is read for the probes, the baselines, the random control and the short trainings
-    request = Request(train, median_side, replace(asked, budget=None), asked.budget, available_memory_mb(), relay, first)
+    request = Request(train, median_side, asked.without_limits(), asked.budget, limit_mb, relay, first)
     require_trainable(request.asked, backbones, median_side)
     backbones = convertible(request, backbones)
     with stage(relay.progress, Step("checking the images", 2, STEPS)):
@@ -180,6 +182,7 @@ def _candidates(
         request.median_side,
         machine,
         all_cached=request.first is not None,
+        memory_mb=request.memory_mb,
     )
     # Only one, because a warm start takes longer than all other measurements.
     leader = next((each for each, _ in known if each.recipe.weights != "none" and each.choice.record.trainable), None)
@@ -206,7 +209,7 @@ def convertible(request: Request, backbones: Sequence[CandidateBackbone]) -> tup
         record = backbone.choice.record
         size = request.size_for(record)
         try:
-            if _obstacle(record, size, request.memory_mb) is None:
+            if _obstacle(backbone, size, request.memory_mb) is None:
                 progress = request.watcher.progress
                 body_of(backbone.choice, size, backbone.weights, request.asked.seed, progress, Stated.of(request.asked))
         except ArtifactError as error:
@@ -222,14 +225,16 @@ def _left_out(record: Backbone, reason: str) -> Note:
     return Note(f"{record.name} is left out: {reason}", "backbone-left-out", backbone=record.name, reason=reason)
 
 
-def _obstacle(record: Backbone, size: int, free_mb: float | None) -> str | None:
+def _obstacle(backbone: CandidateBackbone, size: int, limit_mb: float | None) -> str | None:
     """Returns why a backbone cannot be measured: the image size, or too little memory; None if it can."""
+    record = backbone.choice.record
     try:
         record.check_size(size)
     except BackboneError as error:
         return str(error)
-    needed = memory_mb(record.parameters, record.multiply_adds_at(size) / MULTIPLY_ADDS_PER_ACTIVATION, 1, trained=False)
-    return f"it {memory_obstacle(needed, free_mb)}" if free_mb is not None and needed > free_mb else None
+    activations = record.multiply_adds_at(size) / MULTIPLY_ADDS_PER_ACTIVATION
+    needed = frozen_mb(record.parameters, activations, keras=backbone.choice.graph_needs_keras(backbone.weights))
+    return f"it {memory_obstacle(needed, limit_mb)}" if limit_mb is not None and needed > limit_mb else None
 
 
 def _measure(request: Request, backbone: CandidateBackbone) -> BackboneEvidence | None:
@@ -255,7 +260,7 @@ def probe(request: Request, backbone: CandidateBackbone) -> BackboneEvidence | N
     size = request.size_for(record)
     if backbone.named:
         record.check_size(size)
-    if (obstacle := _obstacle(record, size, request.memory_mb)) is not None:
+    if (obstacle := _obstacle(backbone, size, request.memory_mb)) is not None:
         request.watcher.note(_left_out(record, obstacle))
         return None
     recipe = feature_recipe(request, backbone)

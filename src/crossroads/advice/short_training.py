@@ -55,12 +55,14 @@ class Limit:
         epochs: Smallest and largest number. If the smallest means too many passes, it trains on fewer images.
         seconds: Time limit. One epoch is finished in any case.
         images: Smallest number of images. It is never less than twice the number of classes.
+        memory_mb: The most memory that the process may use; None if unknown.
     """
 
     passes: int
     epochs: tuple[int, int]
     seconds: float
     images: int = 1
+    memory_mb: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +109,7 @@ class _Timer:
         end: When the time is over, on the clock of `time.perf_counter`.
         ticks: When each step of the current epoch ended.
         per_image: Seconds per image in the steps of each finished epoch; 0 if unknown.
+        done: Batches of the current epoch that have ended.
     """
 
     images: int
@@ -114,9 +117,13 @@ class _Timer:
     end: float
     ticks: list[float] = field(default_factory=list)
     per_image: list[float] = field(default_factory=list)
+    done: int = 0
 
-    def step(self) -> None:
-        """Receives the end of a step."""
+    def step(self, _epoch: int, done: int, total: int) -> None:
+        """Receives the end of a step. The time limit does not end a validation, which is short."""
+        if done == self.done == total:
+            return
+        self.done = done
         self.ticks.append(time.perf_counter())
         if self.ticks[-1] - self.end > (0 if self.per_image else GRACE):
             raise StopTraining
@@ -127,6 +134,7 @@ class _Timer:
         per_image = _seconds_per_image(record, self.ticks, self.images, self.validation_images) if known else 0.0
         self.per_image.append(per_image)
         self.ticks.clear()
+        self.done = 0
 
     @property
     def usual(self) -> float:
@@ -181,7 +189,7 @@ def run_short_training(dataset: Dataset, choice: Choice, asked: Recipe, limit: L
     try:
         relay.progress(f"a short {kind}", 0, epochs * len(images))
         shown, held_out = (load_all(part, resize_of(recipe)) for part in (images, parts.validation))
-        task = Task(recipe, choice, record, images, parts.validation, lambda: (shown, held_out))
+        task = Task(recipe, choice, record, images, parts.validation, lambda: (shown, held_out), limit.memory_mb)
         with tempfile.TemporaryDirectory(prefix="crossroads-") as folder:
             trained = train(
                 task, TrainingFolder(Path(folder)), Relay(_Stages(relay), after_step=timer.step, after_epoch=after_epoch)

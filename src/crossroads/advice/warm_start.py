@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 from crossroads.advice.backbone_evidence import BackboneEvidence
-from crossroads.advice.cost import Machine, memory_mb, step_seconds
+from crossroads.advice.cost import Machine, step_seconds
 from crossroads.advice.short_training import Limit, ShortTraining, limit_by_budget, run_short_training
 from crossroads.errors import RecipeError
+from crossroads.networks.memory import part_mb
 from crossroads.progress import Watcher
 from crossroads.recipe import Recipe
 from crossroads.strategies import WARM_EPOCHS, drop_unused_options, resolve_recipe, strategy
@@ -36,7 +37,7 @@ def short_warm_start(
         asked: The requested recipe.
         machine: The speed of this machine.
         budget: Budget of the training that is advised on, in seconds; None if there is none.
-        memory_limit_mb: Free memory; None if unknown.
+        memory_limit_mb: The most memory that the process may use; None if unknown.
         watcher: Receives progress and notes.
     """
     cut, epochs = evidence.body.end, asked.epochs or WARM_EPOCHS[1]
@@ -49,10 +50,10 @@ def short_warm_start(
         batch_size = resolve_recipe(plain, evidence.choice.record, images=len(evidence.dataset), image_size=size).batch_size or 0
     except RecipeError:  # reported when the candidate is left out
         return None
-    need = memory_mb(cut.parameters, cut.activations, batch_size, trained=True)
+    need = part_mb(batch_size, cut.parameters, cut.activations, train_batchnorm=True, limit_mb=memory_limit_mb)
     if memory_limit_mb is not None and need > memory_limit_mb:
         return None
     seconds = limit_by_budget(SECONDS, budget)
     passes = int(seconds / step_seconds(cut.multiply_adds, machine, depthwise=evidence.body.depthwise))
-    limit = Limit(passes, (EPOCHS, epochs), 2 * seconds, IMAGES)
+    limit = Limit(passes, (EPOCHS, epochs), 2 * seconds, IMAGES, memory_limit_mb)
     return run_short_training(evidence.dataset, evidence.choice, plain, limit, watcher)

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import mmap
 from collections.abc import Sequence
-from contextlib import suppress
 from math import prod
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+from crossroads._runtime.process import release_pages
 
 RELEASE_BYTES = 1 << 28
 """After this many bytes read, the pages of a memory map are released, so that they do not count as memory of this process."""
@@ -102,7 +102,4 @@ class StoredFeatures(Sequence[Any]):
 
     def _release(self) -> None:
         self._read_bytes = 0
-        mapped = getattr(self._map, "_mmap", None)
-        if mapped is not None and hasattr(mmap, "MADV_DONTNEED"):
-            with suppress(OSError, ValueError):
-                mapped.madvise(mmap.MADV_DONTNEED)
+        release_pages(self._map)

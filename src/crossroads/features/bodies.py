@@ -72,7 +72,7 @@ def _body_of(choice: Choice, size: int, weights: str | None, seed: int, progress
         source = stated.source or choice.source
         return read_graph(choice.graph, size=size, preprocessing=stated.preprocessing, licence=stated.licence, source=source)
     require_weights_of(choice, weights)
-    if weights == "imagenet" and choice.record.graph is not None:
+    if not choice.graph_needs_keras(weights):
         return _built_here(choice.record, size, progress)
     make = partial(_built, choice, size, weights, seed, progress)
     if choice.own is not None:

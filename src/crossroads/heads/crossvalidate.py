@@ -22,7 +22,7 @@ from crossroads.features.arrays import Indexable
 from crossroads.heads._logistic import logistic
 from crossroads.heads._principal import principal_components
 from crossroads.heads._ridge import RidgeProblem, inverse_temperature, ridge_problem, smoothed
-from crossroads.heads.folds import deal
+from crossroads.heads.folds import deal, divisible
 from crossroads.heads.probe import PENALTIES
 from crossroads.heads.solve import HeadCandidate, Kind, relevant_directions
 
@@ -106,8 +106,8 @@ def cross_validate(
     """
     n = len(labels)
     units = np.arange(n) if groups is None else np.unique(groups, return_inverse=True)[1].reshape(n)
-    divisible = _divisible(units, np.asarray(labels))
-    count = min(FOLDS, len(np.unique(units[divisible])))
+    movable = divisible(units, np.asarray(labels))
+    count = min(FOLDS, len(np.unique(units[movable])))
     present, codes = np.unique(labels, return_inverse=True)
     if n > MAX_ROWS or count < 3 or len(present) < 2:
         return None
@@ -119,21 +119,14 @@ def cross_validate(
     total, losses = np.zeros((n, len(present))), _Losses()
     for draw in range(1, repeats + 1):
         fold = np.full(n, -1)
-        fold[divisible] = deal(codes[divisible], units[divisible], count=count, draw=draw)
+        fold[movable] = deal(codes[movable], units[movable], count=count, draw=draw)
         folds = [np.flatnonzero(fold == number) for number in range(count)]
         for rows, probabilities in _out_of_fold(problem, ridge, folds, losses):
             total[rows] += probabilities / repeats
     kind, penalty, candidates = losses.chosen()
     everything = np.zeros((n, classes), np.float32)
     everything[:, present] = total
-    return CrossValidation(everything, divisible, kind, penalty, candidates, count, repeats)
-
-
-def _divisible(units: NDArray[np.integer], labels: NDArray[np.integer]) -> NDArray[np.bool_]:
-    """Returns which rows may be left out, bool (n,): the rows of every unit that is not the only one of a class."""
-    pairs = np.unique(np.stack([labels.astype(np.int64), units.astype(np.int64)]), axis=1)
-    alone = np.bincount(pairs[0])[pairs[0]] == 1
-    return ~np.isin(units, pairs[1][alone])
+    return CrossValidation(everything, movable, kind, penalty, candidates, count, repeats)
 
 
 class _Ridge:

@@ -28,6 +28,13 @@ def deal(labels: NDArray[np.integer], groups: NDArray[np.integer] | None = None,
     return fold
 
 
+def divisible(units: NDArray[np.integer], labels: NDArray[np.integer]) -> NDArray[np.bool_]:
+    """Returns which rows may be left out, bool (n,): the rows of every unit that is not the only one of a class."""
+    pairs = np.unique(np.stack([labels.astype(np.int64), units.astype(np.int64)]), axis=1)
+    alone = np.bincount(pairs[0])[pairs[0]] == 1
+    return ~np.isin(units, pairs[1][alone])
+
+
 def joined(*columns: NDArray[np.integer]) -> NDArray[np.int64]:
     """Returns a number for each row, int64 (n,). Rows that are equal in any column have the same one, and so on in chains.
 

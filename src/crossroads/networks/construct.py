@@ -50,6 +50,10 @@ class Choice:
     graph: Path | None = None
     source: str | None = None
 
+    def graph_needs_keras(self, weights: str | None) -> bool:
+        """Returns whether Keras makes the inference graph of this backbone with these weights, unless the cache has it."""
+        return self.graph is None and not (weights == "imagenet" and self.record.graph is not None)
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Built:

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 from crossroads._runtime.keras_setup import can_train
 from crossroads._runtime.machine import has_gpu
+from crossroads._runtime.process import release_memory
 from crossroads.advice.candidate_backbones import CandidateBackbone
 from crossroads.advice.cost import OVERHEAD, TRACE, measure_machine, step_seconds
 from crossroads.advice.estimate import DIGITS
@@ -17,9 +18,11 @@ from crossroads.errors import DataError
 from crossroads.plain import to_plain
 from crossroads.progress import Note, Relay, Step, StopTraining, Watcher, stage
 from crossroads.race import messages
-from crossroads.race.candidates import BUDGET, choose_candidates, considered, convertible, identity_of, named_plan
+from crossroads.race.affordable import part_of
+from crossroads.race.candidates import BUDGET, choose_candidates, considered, convertible, identity_of
 from crossroads.race.choice import Ended, explain_choice
 from crossroads.race.first import FirstAnswer, first_answer
+from crossroads.race.named import named_plan, scoring_seconds
 from crossroads.race.records import Plan, RaceCandidate, RaceState, keep_plan, keep_state, stored_plan
 from crossroads.race.running import race, time_limit
 from crossroads.run.best import BestSoFar
@@ -86,6 +89,7 @@ class _Anytime:
             keep_plan(plan, self._folder.plan, identity_of(self._partition))
         if not plan.candidates:
             return self._from_scratch()
+        self._prepare(plan)
         try:
             with self._race_step(plan):
                 raced = race(plan, self._tasks.task_for, self._folder, self._best, self._watcher)
@@ -109,7 +113,7 @@ class _Anytime:
         """Returns the plan of the race. A first answer, if there is one, counts as its first finished run."""
         recipe = self._partition.recipe
         if recipe.strategy != "auto":
-            return named_plan(self._partition, self._tasks, self._clock, self._watcher)
+            return named_plan(self._partition, self._tasks, self._clock.budget or BUDGET, self._clock, self._watcher)
         backbones = considered(recipe, self._own, self._watcher)
         if not backbones:
             return self._advised(backbones, None)
@@ -119,14 +123,25 @@ class _Anytime:
             )
         if first is None:
             return self._advised(backbones, None)
+        release_memory()
         plan = self._improvements(backbones, first) if self._can_improve(first) else None
+        release_memory()  # the evidence
         return self._with_first(plan or Plan((), self._clock.budget or BUDGET, 0.0, {}), first)
+
+    def _prepare(self, plan: Plan) -> None:
+        """Takes the part of the images that a plan uses, and estimates how long a named strategy takes to be scored."""
+        if plan.fraction < 1.0:
+            used, self._best.test_images = part_of(self._partition, plan.fraction, plan.budget, self._watcher)
+            self._tasks = self._tasks_of(used)
+        task = self._tasks.task_for(plan.candidates[0].recipe)
+        if self._partition.recipe.strategy != "auto" and not task.strategy.frozen:
+            self._best.expect(scoring_seconds(self._partition, task))
 
     def _advised(self, backbones: Sequence[CandidateBackbone], first: FirstAnswer | None) -> Plan:
         """Returns the plan that the advice recommends. After a first answer, the advice must end within the budget."""
         watcher: Watcher = self._watcher
         if first is not None:
-            watcher = _Essential(time_limit(self._watcher, self._clock.left, 0.0))
+            watcher = _Essential(time_limit(self._watcher, self._clock.left))
         plan = choose_candidates(self._partition, backbones, self._own, self._clock, watcher, first)
         # After a first answer, a network that cannot become an artifact is found when its turn comes, and the answer is kept.
         return plan if first is not None else convertible(plan, self._partition, self._tasks, watcher)
@@ -181,7 +196,7 @@ class _Anytime:
         return True
 
     def _from_scratch(self) -> Run:
-        recipe = replace(drop_unused_options(self._partition.recipe, strategy("from-scratch")), budget=None)
+        recipe = drop_unused_options(self._partition.recipe, strategy("from-scratch")).without_limits()
         task = self._tasks.task_for(recipe)
         self._best.save("from-scratch", task, train(task, self._folder, self._watcher))
         return self._best.finish(self._asked)

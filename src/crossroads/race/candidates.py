@@ -13,8 +13,6 @@ from crossroads import __version__
 from crossroads._runtime.machine import has_gpu
 from crossroads.advice.candidate_backbones import CandidateBackbone, candidate_backbones
 from crossroads.advice.candidates import Candidate, apply_limits
-from crossroads.advice.cost import OVERHEAD, TRACE, epoch_seconds, measure_machine, step_seconds
-from crossroads.advice.estimate import Estimate
 from crossroads.advice.evidence import Advice
 from crossroads.advice.recommend import recommend
 from crossroads.data.loading import digests_of
@@ -77,31 +75,6 @@ def choose_candidates(
     chosen = _possible(advice, left, may_shorten, watcher, first)
     candidates = tuple(_race_candidate(candidate, may_shorten) for candidate in chosen)
     return Plan(candidates, budget, clock.spent, advice.to_json())
-
-
-def named_plan(partition: Partition, tasks: Tasks, clock: Clock, watcher: Watcher) -> Plan:
-    """Returns a plan with the strategy that the user named as its only candidate, and nothing known of its accuracy.
-
-    Args:
-        partition: The images, and the recipe that names the strategy.
-        tasks: Resolves the recipe.
-        clock: The time of the run.
-        watcher: Receives a warning if the budget is too short for one epoch.
-    """
-    task = tasks.task_for(replace(partition.recipe, budget=None))
-    recipe, images = task.recipe, len(partition.train)
-    unknown = Estimate(0.5, 0.01, 0.99)
-    if task.strategy.frozen or has_gpu():
-        return Plan((RaceCandidate(recipe, unknown, 0.0, estimated=False),), clock.budget or BUDGET, clock.spent, {})
-    machine = measure_machine()
-    per_image = step_seconds(task.choice.record.multiply_adds_at(int(recipe.image_size or 0)), machine, depthwise=True)
-    epoch = epoch_seconds(per_image, images, len(partition.validation))
-    fixed = machine.crowding * (OVERHEAD + TRACE)
-    if fixed + epoch > clock.left:
-        watcher.warning(messages.too_short_to_train(recipe, clock.budget or BUDGET, fixed + epoch))
-    seconds = fixed + (recipe.epochs or 1) * epoch
-    candidate = RaceCandidate(recipe, unknown, seconds, epoch, shortens=partition.recipe.epochs is None, estimated=False)
-    return Plan((candidate,), clock.budget or BUDGET, clock.spent, {})
 
 
 def _budget_shortens(recipe: Recipe, named: object, watcher: Watcher) -> bool:

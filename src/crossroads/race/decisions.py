@@ -17,11 +17,9 @@ from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-import numpy as np
-
 from crossroads.advice.candidates import TIE
 from crossroads.advice.estimate import Estimate
-from crossroads.evaluation import paired_difference
+from crossroads.race.comparing import VERY_FEW, beats, clearly_beats
 from crossroads.race.posterior import affordable_epochs, expected_after, planned_seconds, posterior_of_run
 from crossroads.race.records import CandidateRun, Plan, RaceCandidate
 from crossroads.strategies import strategy
@@ -34,11 +32,6 @@ AGAIN = 2
 
 MIN_GAIN = 0.005
 """A candidate is skipped unless the upper limit of its expected accuracy exceeds the best posterior so far by more than this."""
-
-VERY_FEW = 30
-"""Validation images below which a trained network must beat the best head by twice the standard error. Its best epoch is chosen on
-the same images, so its score is biased: on 80 flowers a finetuned network was right on all 10 and on 0.779 of 720 others, and the
-head on 0.797 of them."""
 
 SkipReason = Literal["no-gain", "budget-spent", "too-slow", "too-few-epochs", "outranked", "no-time-in-first-rung", "no-first-rung"]
 
@@ -125,29 +118,70 @@ class Results:
         return any(run.whole for run in self.successes(index))
 
     def answers(self) -> list[CandidateRun]:
-        """Returns the runs that may win. A run with fewer epochs than the user named is not an answer."""
-        return [run for run in self.runs if not run.failed and (run.whole or self.candidate(run.candidate).shortens)]
+        """Returns the runs that may win. A run with fewer epochs than the user named is an answer only if there is no other."""
+        done = [run for run in self.runs if not run.failed]
+        return [run for run in done if run.whole or self.candidate(run.candidate).shortens] or done
 
     def posterior(self, run: CandidateRun) -> float:
         """Returns the posterior accuracy of a run."""
         return posterior_of_run(self.candidate(run.candidate), run).value
 
     def winner(self) -> CandidateRun:
-        """Returns the answer with the highest posterior, of those that do no worse on validation than the first frozen head.
+        """Returns the answer with the highest posterior: the first frozen head, or one that does better on validation.
 
-        On equal accuracy a training that kept the weights of its own head does not beat the first head, which takes seconds. With
-        few validation images a training must also beat the best frozen head on the same images, by more than the standard error.
+        A cheaper answer within `TIE` that is no worse on validation comes first. With few validation images, a training must also
+        beat the best frozen head on the same images, by more than the standard error. If both are cross-validated, these are all
+        training and validation images.
         """
         answers = self.answers()
-        heads = [run for run in answers if _is_frozen(self.candidate(run.candidate))]
-        first = heads[0] if heads else answers[0]
-        eligible = [run for run in answers if run is first or (run in heads and _beats(run, first))]
+        heads = self._heads()
         if heads:
-            best = max(eligible, key=self._merit)
-            eligible += [run for run in answers if run not in heads and _clearly_beats(run, best, first)]
-        else:
-            eligible += [run for run in answers if run is not first and _beats(run, first)]
-        return max(eligible, key=self._merit)
+            first, best = heads[0], self.best_head()
+            trained = [run for run in answers if run not in heads and clearly_beats(run, best, first)]
+            return self._best([best, *trained])
+        first = answers[0]
+        return self._best([first, *(run for run in answers if run is not first and beats(run, first))])
+
+    def best_head(self) -> CandidateRun:
+        """Returns the best run of a frozen network. There must be one. It does no worse on validation than the first."""
+        first, *others = self._heads()
+        return self._best([first, *(run for run in others if beats(run, first))])
+
+    def contender(self) -> CandidateRun | None:
+        """Returns the training that a cross-validation would compare with the best head; None if there is none.
+
+        There is one only if validation is very small and the head is cross-validated. It is the best training that had all its
+        epochs, and it is right on at least as many validation images as the head.
+        """
+        trained = [run for run in self.answers() if run.improved and run.planned is not None and run.epochs == run.planned]
+        trained = [run for run in trained if not _is_frozen(self.candidate(run.candidate)) and 0 < run.images < VERY_FEW]
+        if not self._heads() or not trained:
+            return None
+        head, best = self.best_head(), max(trained, key=self._merit)
+        comparable = bool(head.crossed) and len(best.correct) == len(head.correct) > 0
+        return best if comparable and best.correct.count("1") >= head.correct.count("1") else None
+
+    def _heads(self) -> list[CandidateRun]:
+        return [run for run in self.answers() if _is_frozen(self.candidate(run.candidate))]
+
+    def _best(self, runs: Sequence[CandidateRun]) -> CandidateRun:
+        """Returns the run with the highest posterior, or the cheapest one within `TIE` of it that is no worse on validation."""
+        top = max(runs, key=self._merit)
+        tied = [run for run in runs if self.posterior(top) - self.posterior(run) <= TIE and run.accuracy >= top.accuracy]
+        return min(tied, key=self._cost)
+
+    def is_cheaper(self, run: CandidateRun, other: CandidateRun) -> bool:
+        """Returns whether a run is cheaper than another."""
+        return self._cost(run) < self._cost(other)
+
+    def _cost(self, run: CandidateRun) -> tuple[bool, float]:
+        """Returns a sort key: a solved head is cheaper than a training.
+
+        Heads are compared by their expected seconds, because the run of a head may have found its features in the cache.
+        """
+        candidate = self.candidate(run.candidate)
+        frozen = _is_frozen(candidate)
+        return not frozen, candidate.seconds if frozen else run.seconds
 
     def _merit(self, run: CandidateRun) -> tuple[float, float]:
         return self.posterior(run), -(run.validation_loss or 0.0)
@@ -389,27 +423,3 @@ def _obstacle(results: Results, index: int) -> Skip | None:
 
 def _is_frozen(candidate: RaceCandidate) -> bool:
     return strategy(candidate.recipe.strategy).frozen
-
-
-def _beats(run: CandidateRun, first: CandidateRun) -> bool:
-    return run.accuracy > first.accuracy or (run.accuracy == first.accuracy and run.improved)
-
-
-def _clearly_beats(run: CandidateRun, best: CandidateRun, first: CandidateRun) -> bool:
-    """Whether a training beats the frozen heads: the best of them image by image if validation is small, else the first."""
-    if not run.correct or len(run.correct) != len(best.correct):
-        return _beats(run, first)
-    return clear_gain(run, best)[0]
-
-
-def clear_gain(run: CandidateRun, other: CandidateRun) -> tuple[bool, float, float]:
-    """Returns whether a run is clearly better than another on the same few images, the difference, and the error it must exceed.
-
-    That is the standard error, and twice as much on fewer than `VERY_FEW` images.
-    """
-    ours, theirs = (np.array([one == "1" for one in each.correct]) for each in (run, other))
-    difference, error = paired_difference(ours, theirs)
-    # Frames of one object are right or wrong together, so their effective number counts.
-    effective = run.images or float(len(ours))
-    error *= math.sqrt(max(1.0, len(ours) / effective)) * (2 if effective < VERY_FEW else 1)
-    return difference > error, difference, error

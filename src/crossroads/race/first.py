@@ -7,22 +7,20 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
-import numpy as np
-
-from crossroads._runtime.machine import available_memory_mb
 from crossroads.advice.backbone_evidence import BackboneEvidence, FrozenProbe, end_lookup, grid_lookup, seconds_per_image
 from crossroads.advice.candidate_backbones import CandidateBackbone
 from crossroads.advice.candidates import recipe_of, require_trainable
 from crossroads.advice.estimate import Estimate, estimate_accuracy
 from crossroads.advice.recommend import Request, convertible, feature_recipe, probe
-from crossroads.advice.sample import sample
 from crossroads.data.partition import Partition
 from crossroads.errors import RecipeError
 from crossroads.features.lookup import SinglePass
-from crossroads.progress import Note, Watcher
+from crossroads.progress import Watcher
+from crossroads.race.affordable import affordable_fraction, part_of
 from crossroads.race.records import CandidateRun
 from crossroads.race.running import completed
 from crossroads.recipe import Recipe
+from crossroads.recipe.memory import memory_limit_mb
 from crossroads.run.best import BestSoFar
 from crossroads.run.clock import Clock
 from crossroads.run.folder import RunFolder
@@ -31,14 +29,6 @@ from crossroads.run.train import train
 
 NAME = "candidate-first"
 """Folder of its checkpoint."""
-
-IMAGES_PER_SECOND = 20.0
-"""The speed is measured only if the budget requires more images per second than this, so that most runs do not pay for it."""
-
-EXTRACTION_FRACTION, LEAST_SECONDS = 0.6, 4.0
-"""If there is no time for all images, reading them and computing features gets this fraction of the remaining budget, but at least
-this number of seconds. The heads and the artifact get the rest. With a fraction of 0.75 and a budget of 60 s, a run on 8,000
-photographs took 80.6 of the 81 s that are allowed, on a busy machine."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -88,13 +78,15 @@ def first_answer(
     Raises:
         CrossroadsError: No image can be read, or an option rules out every strategy.
     """
-    asked, began = replace(partition.recipe, budget=None), time.perf_counter()
-    request = Request(partition.train, partition.median_side, asked, None, available_memory_mb(), watcher)
+    asked, began = partition.recipe.without_limits(), time.perf_counter()
+    request = Request(partition.train, partition.median_side, asked, None, memory_limit_mb(partition.recipe.memory), watcher)
     require_trainable(asked, [backbone], partition.median_side)
     if not convertible(request, [backbone]):
         return None
     refuse_unsafe_flip(asked, partition.train)
-    used, test_images = _affordable(partition, backbone, request, clock, watcher)
+    recipe = feature_recipe(request, backbone)
+    fraction = affordable_fraction(partition, clock, lambda: seconds_per_image(partition.train, backbone.choice, recipe, watcher))
+    used, best.test_images = part_of(partition, fraction, clock.budget, watcher)
     evidence = probe(replace(request, train=used.train), backbone)
     if evidence is None:
         return None
@@ -104,7 +96,7 @@ def first_answer(
     _extract(evidence, used, watcher)
     task = tasks_of(used).task_for(chosen[0])
     fitted = train(task, folder.candidate_run(NAME), watcher)
-    best.save(NAME, task, fitted, test_images=test_images)
+    best.save(NAME, task, fitted)
     run = completed(CandidateRun(NAME, 0, None, None, True, time.perf_counter() - began), fitted)
     accuracy = estimate_accuracy(chosen[1].correct, evidence.dataset.groups)
     return FirstAnswer(chosen[0], run, accuracy, evidence, used is partition)
@@ -125,32 +117,3 @@ def _extract(evidence: BackboneEvidence, partition: Partition, watcher: Watcher)
     single = SinglePass(body, lookups)
     single.fill(partition.train, "features of train")
     single.fill(partition.validation, "features of validation")
-
-
-def _affordable(
-    partition: Partition, backbone: CandidateBackbone, request: Request, clock: Clock, watcher: Watcher
-) -> tuple[Partition, int | None]:
-    """Returns the images that there is time for, and the number of test images to score; None for all test images."""
-    test = 0 if partition.test is None else partition.test.n
-    total = len(partition.train) + len(partition.validation) + test
-    if clock.left == float("inf") or total < IMAGES_PER_SECOND * clock.left:
-        return partition, None
-    seconds = seconds_per_image(partition.train, backbone.choice, feature_recipe(request, backbone), watcher)
-    fraction = 1.0 if seconds is None else max(LEAST_SECONDS, EXTRACTION_FRACTION * clock.left) / (seconds * total)
-    if fraction >= 1.0:
-        return partition, None
-    seed, classes = partition.recipe.seed, len(partition.train.classes)
-    train = partition.train.select(sample(partition.train, max(2 * classes, int(fraction * len(partition.train))), seed))
-    validation = partition.validation.select(_random(len(partition.validation), fraction, seed))
-    text = (
-        f"the budget of {clock.budget:g} s is too short for all images: {len(train):,} of {len(partition.train):,} training images "
-        "are used; a longer budget uses all"
-    )
-    watcher.warning(Note(text, "part-of-images", used=len(train), total=len(partition.train), budget=clock.budget))
-    return replace(partition, train=train, validation=validation), max(1, int(fraction * test)) if test else None
-
-
-def _random(count: int, fraction: float, seed: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-    """Returns a random part of the rows, at least one, in ascending order."""
-    chosen = np.random.default_rng([seed, 31]).choice(count, max(1, int(fraction * count)), replace=False)
-    return np.sort(chosen)

@@ -8,12 +8,14 @@ from crossroads.advice.candidates import Candidate
 from crossroads.advice.cost import format_seconds
 from crossroads.errors import install
 from crossroads.progress import Note
+from crossroads.race.comparing import clear_gain, in_common
 from crossroads.race.decisions import Results, Skip
 from crossroads.race.posterior import expected_after
 from crossroads.race.records import CandidateRun, Plan, RaceCandidate
 from crossroads.recipe import Recipe
 
 OUT_OF_TIME = "the budget ended before its first epoch"
+NO_TIME = "there is no time for it"
 
 
 def left_out(recipe: Recipe, reason: str) -> Note:
@@ -49,12 +51,6 @@ def no_time_to_train(needed: float, left: float) -> Note:
 def cannot_train() -> Note:
     """Returns the note that the first answer is final because Keras is not installed."""
     return Note(f"the first answer is final: training needs the extra train, {install('train')}", "cannot-train")
-
-
-def too_short_to_train(recipe: Recipe, budget: float, seconds: float) -> Note:
-    """Returns the warning that the budget is too short for one epoch of the named strategy, which has it anyway."""
-    text = f"the budget of {budget:g} s is too short for one epoch of {recipe.strategy}, which takes about {seconds:,.0f} s in all"
-    return Note(f"{text} and is trained anyway", "limit-too-small", limit="budget", **_facts(recipe), seconds=round(seconds, 1))
 
 
 def no_time(budget: float | None) -> Note:
@@ -134,6 +130,52 @@ def stopped() -> Note:
     return Note("stopped: the best finished candidate is kept; testing and saving it takes a few seconds", "race-stopped")
 
 
+def without_folds(results: Results, run: CandidateRun, reason: str) -> Note:
+    """Returns the note that a training is judged by few validation images, and why it is not cross-validated."""
+    candidate, images = results.candidate(run.candidate), len(run.correct)
+    text = f"{_name(candidate.recipe)} is not cross-validated ({reason}), so its {images} validation images decide"
+    return Note(text, "not-cross-validated", **_facts(candidate.recipe), images=images, reason=reason)
+
+
+def folds_started(results: Results, run: CandidateRun, count: int) -> Note:
+    """Returns the note that a training is cross-validated."""
+    candidate = results.candidate(run.candidate)
+    text = (
+        f"{len(run.correct)} validation images are too few to compare {_name(candidate.recipe)} with the best head, so it is "
+        f"cross-validated with {count} folds"
+    )
+    return Note(text, "folds-started", **_facts(candidate.recipe), images=len(run.correct), folds=count)
+
+
+def folds_compared(results: Results, run: CandidateRun, head: CandidateRun) -> Note:
+    """Returns the note on how a cross-validated training compares with the best head."""
+    gain, difference, error = clear_gain(run, head)
+    ours, theirs = in_common(run, head) or ((), ())
+    candidate, other = results.candidate(run.candidate), results.candidate(head.candidate)
+    verdict = "exceeds" if gain else "does not exceed"
+    text = (
+        f"cross-validated on the same {len(ours)} images, {_name(candidate.recipe)} is right on {int(sum(ours))} and "
+        f"{_name(other.recipe)} on {int(sum(theirs))}; the gain {verdict} the standard error of {error * len(ours):.1f} images"
+    )
+    return Note(
+        text,
+        "folds-compared",
+        **_facts(candidate.recipe),
+        images=len(ours),
+        difference=round(difference, 4),
+        error=round(error, 4),
+        gain=gain,
+    )
+
+
+def epoch_shortened(done: int, total: int) -> Note:
+    """Returns the warning that the budget ended within the first epoch of the only candidate."""
+    text = (
+        f"the budget ended within the first epoch, so the network was trained on {done:,} of {total:,} batches; set a longer budget"
+    )
+    return Note(text, "epoch-shortened", batches=done, total=total)
+
+
 def over_budget(results: Results) -> Note:
     """Returns the note on why a race took longer than its budget."""
     spent, advice, budget = results.spent, results.plan.spent, results.plan.budget
@@ -165,16 +207,19 @@ def won(results: Results) -> Note:
     if not others:
         return Note(f"{text}; no other candidate has a result", "race-won", **facts)
     second = max(others, key=results.posterior)
-    compared = bool(second.correct) and len(second.correct) == len(winner.correct)
-    right, right_second = (run.correct.count("1") for run in (winner, second))
-    margin = float(abs(right - right_second)) if compared else abs(winner.accuracy - second.accuracy) * winner.images
+    compared = in_common(winner, second)
+    right, right_second = (0, 0) if compared is None else map(int, map(sum, compared))
+    margin = abs(winner.accuracy - second.accuracy) * winner.images if compared is None else float(abs(right - right_second))
     text += f"; the next best, {_credited(results, second)}, reached {second.accuracy:.4f}"
-    within_error = compared and right_second > right
-    if within_error:
+    within_error = compared is not None and right_second > right
+    if compared is not None and within_error:
+        kind = "cross-validated" if winner.crossed and second.crossed else "validation"
         text += (
-            f". On the same {len(winner.correct)} validation images the first is right on {right}, the second on {right_second}. "
+            f". On the same {len(compared[0])} {kind} images the first is right on {right}, the second on {right_second}. "
             "That may be chance, so the cheaper one is kept"
         )
+    elif margin == 0:
+        text += ". They are equal on validation, so the cheaper one is kept" if results.is_cheaper(winner, second) else ""
     elif margin < 1:
         text += f"; they differ by less than one of {winner.images:,.0f} validation images"
     runner_up = results.candidate(second.candidate).recipe.strategy

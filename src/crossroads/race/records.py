@@ -13,7 +13,7 @@ from crossroads.plain import from_plain, to_plain
 from crossroads.recipe import Recipe
 from crossroads.training.checkpoint import differing_parts, write_atomically
 
-FORMAT = 5
+FORMAT = 6
 """Version of the files of a race. Files of another version are refused."""
 
 T = TypeVar("T")
@@ -49,12 +49,14 @@ class Plan:
         budget: Budget in seconds.
         spent: Seconds that the advice took.
         advice: The advice as plain JSON values.
+        fraction: Fraction of the images that are used, because the budget is too short for all.
     """
 
     candidates: tuple[RaceCandidate, ...]
     budget: float
     spent: float
     advice: dict[str, object]
+    fraction: float = 1.0
 
     def at(self, data: str | None, test: str | None) -> Plan:
         """Returns the plan with other paths in its recipes, in case the images were moved."""
@@ -82,6 +84,8 @@ class CandidateRun:
         out_of_time: Whether it failed because its time was over before its first epoch.
         correct: For each validation image "1" if weights that were not fitted to it classify it correctly, otherwise "0"; "" if
             there are so many that candidates are not compared image by image.
+        crossed: The same for each training and then each validation image, by weights that were fitted without its fold. It has
+            "-" for an image that was never left out, and is "" without a cross-validation.
     """
 
     name: str
@@ -98,6 +102,7 @@ class CandidateRun:
     improved: bool = True
     out_of_time: bool = False
     correct: str = ""
+    crossed: str = ""
 
     @property
     def accuracy(self) -> float:

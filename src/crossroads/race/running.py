@@ -10,28 +10,33 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Protocol
 
 import numpy as np
 
 from crossroads._runtime.faults import is_failure
+from crossroads._runtime.process import release_memory
 from crossroads.errors import CrossroadsError, DataError, RecipeError
 from crossroads.evaluation import effective_count
-from crossroads.progress import EpochRecord, Relay, StopTraining, Watcher, stage
+from crossroads.progress import EpochRecord, Relay, StopTraining, StopWithinEpoch, Watcher, stage
 from crossroads.race import messages
 from crossroads.race.decisions import Results, Run, Skip, next_actions
+from crossroads.race.kfold import affordable_folds, correct_out_of_fold, cross_validate_training, judged_by_folds
 from crossroads.race.posterior import expected_after
 from crossroads.race.records import CandidateRun, Plan, RaceReport, RunRow, keep_state, stored_state
 from crossroads.recipe import Recipe
 from crossroads.run.folder import RunFolder
-from crossroads.run.results import TrainingResult
+from crossroads.run.results import HeldOut, TrainingResult
 from crossroads.run.task import Task
 from crossroads.run.train import train
+from crossroads.strategies import strategy
 
 LOGGER = logging.getLogger(__name__)
 
-LATE = 0.1
-"""Fraction of the budget by which an epoch may exceed it. Stopping in the middle of an epoch loses the epoch."""
+LATE = 0.05
+"""Fraction of the budget by which an epoch may exceed it. Stopping in the middle of an epoch loses the epoch. The command must end
+within 1.1 times the budget and 15 s, and what is left of that is for restoring, exporting and scoring on a busy machine."""
 
 
 class Keeper(Protocol):
@@ -68,9 +73,10 @@ def race(plan: Plan, task_of: Callable[[Recipe], Task], folder: RunFolder, keepe
     """Runs a race. A run that is better than all before it is saved as soon as it ends.
 
     Ctrl-C ends it and keeps the best finished candidate, if there is one. A candidate that fails is abandoned, and the log has the
-    traceback. A run that exceeds the budget ends with its epoch, or without it once the epoch is late by a tenth of the budget. The
-    race fails only if all candidates fail. An exception of the watcher (other than `StopTraining`) or a bug ends the race, which
-    can be resumed.
+    traceback. A run that exceeds the budget ends with its epoch, or without it once the epoch is late by a twentieth of the budget.
+    If it is the only answer, even a part of its first epoch counts. With very few validation images, the best training is compared
+    with the best head by a cross-validation, if there is time for it. The race fails only if all candidates fail. An exception of
+    the watcher (other than `StopTraining`) or a bug ends the race, which can be resumed.
 
     Args:
         plan: The candidates.
@@ -94,6 +100,8 @@ class _Race:
         self._state.runs = {name: run for name, run in self._state.runs.items() if not run.failed or run.out_of_time}
         self._results = Results(plan)
         self._skipped: dict[int, Skip] = {}
+        self._folds: dict[str, HeldOut] = {}
+        self._seconds_of_folds = 0.0
 
     def run(self) -> RaceResult:
         plan, stopped = self._results.plan, False
@@ -109,6 +117,7 @@ class _Race:
                     if isinstance(action, Run):
                         self._results = replace(self._results, runs=(*self._results.runs, self._run(action)))
                         running = True
+            self._cross_validate()
         except KeyboardInterrupt:
             if not self._results.answers():
                 raise
@@ -126,6 +135,40 @@ class _Race:
                 self._watcher.note(note)
         self._skipped |= {skip.candidate: skip for skip in skipped}
 
+    def _cross_validate(self) -> None:
+        """With very few validation images, compares the best training with the best head on folds, if there is time for it."""
+        results = self._results
+        run = results.contender()
+        if run is None:
+            return
+        candidate, relay = results.candidate(run.candidate), Relay(self._watcher)
+        reserve = partial(self._keeper.seconds_to_save, frozen=False)
+        left = results.left
+        count = affordable_folds(run.seconds, left - reserve())
+        if not count:
+            self._watcher.note(messages.without_folds(results, run, messages.NO_TIME))
+            return
+        self._watcher.note(messages.folds_started(results, run, count))
+        began, reason = time.perf_counter(), messages.NO_TIME
+        try:
+            task = self._task_of(replace(candidate.recipe, epochs=run.planned))
+            found = cross_validate_training(task, count, self._folder, run.name, time_limit(relay, left, reserve=reserve))
+        except Exception as error:
+            relay.raise_again()
+            if not isinstance(error, StopTraining | CrossroadsError) and not is_failure(error):
+                raise
+            LOGGER.info("the cross-validation of %s ended", run.name, exc_info=error)
+            found = None
+            reason = messages.NO_TIME if isinstance(error, StopTraining) else _first_line(error)
+        self._seconds_of_folds = time.perf_counter() - began
+        if found is None:
+            self._watcher.note(messages.without_folds(results, run, reason))
+            return
+        self._folds[run.name] = found.held_out
+        judged = judged_by_folds(run, found)
+        self._results = replace(results, runs=tuple(judged if each is run else each for each in results.runs))
+        self._watcher.note(messages.folds_compared(self._results, judged, self._results.best_head()))
+
     def _run(self, action: Run) -> CandidateRun:
         """Returns the stored result of a run, or trains it, from its checkpoints if it has some, and stores its result."""
         number = 1 + sum(run.candidate == action.candidate for run in self._results.runs)
@@ -138,6 +181,7 @@ class _Race:
         self._watcher.note(messages.run_started(self._results, action.candidate, epochs))
         with stage(self._watcher.progress, f"trying {self._results.candidate(action.candidate).recipe.strategy}"):
             run = self._train(name, replace(action, epochs=epochs))
+        release_memory()  # the networks of the run
         run = replace(run, seconds=round(run.seconds, 3), epoch_seconds=round(run.epoch_seconds, 4))
         self._state.runs[name] = run
         keep_state(self._state, self._path)
@@ -150,9 +194,10 @@ class _Race:
         try:
             earlier = place.spent  # by a process that was killed
             left = (action.until or budget) - self._results.spent - earlier
-            left -= self._keeper.seconds_to_save(frozen=action.epochs is None)
+            reserve = partial(self._keeper.seconds_to_save, frozen=strategy(recipe.strategy).frozen)
+            limit = time_limit(relay, left, LATE * budget, reserve=reserve, needed=action.needed)
             task = self._task_of(recipe)
-            fitted = train(task, place, relay if action.needed else time_limit(relay, left, LATE * budget))
+            fitted = train(task, place, limit)
         except (RecipeError, DataError):  # a mistake of the user, which every candidate would repeat
             raise
         except Exception as error:
@@ -190,11 +235,12 @@ class _Race:
     def _finished(self, stopped: bool) -> RaceResult:
         results = self._results
         winner = results.winner()
-        if self._keeper.kept != winner.name:  # an earlier process trained it and was killed: load its checkpoints
+        held_out = self._folds.get(winner.name)
+        if self._keeper.kept != winner.name or held_out is not None:  # load its checkpoints
             recipe = results.candidate(winner.candidate).recipe
             task = self._task_of(recipe if winner.planned is None else replace(recipe, epochs=winner.planned))
             fitted = train(task, self._folder.candidate_run(winner.name), self._watcher)
-            self._keeper.save(winner.name, task, fitted)
+            self._keeper.save(winner.name, task, fitted if held_out is None else replace(fitted, held_out=held_out))
         why = messages.won(results)
         several = len(results.plan.candidates) > 1
         if several:
@@ -202,7 +248,8 @@ class _Race:
         if several and results.spent > (1 + LATE) * results.plan.budget:
             self._watcher.note(messages.over_budget(results))
         rows = tuple(_row(results, run, won=run is winner) for run in results.runs)
-        return RaceResult(results, RaceReport(results.plan.budget, results.spent, stopped, rows, why), self._skipped)
+        spent = results.spent + self._seconds_of_folds
+        return RaceResult(results, RaceReport(results.plan.budget, spent, stopped, rows, why), self._skipped)
 
 
 def _row(results: Results, run: CandidateRun, *, won: bool) -> RunRow:
@@ -225,19 +272,39 @@ def _row(results: Results, run: CandidateRun, *, won: bool) -> RunRow:
     )
 
 
-def time_limit(watcher: Watcher, seconds: float, late: float) -> Relay:
-    """Returns a watcher that ends a run after an epoch once its time is over, and anywhere else `late` seconds later."""
+def time_limit(
+    watcher: Watcher, seconds: float, late: float = 0.0, *, reserve: Callable[[], float] = lambda: 0.0, needed: bool = False
+) -> Relay:
+    """Returns a watcher that ends a run after an epoch once its time is over, and anywhere else `late` seconds later.
+
+    Args:
+        watcher: Receives the progress.
+        seconds: Seconds for the run and for saving it.
+        late: Seconds by which an epoch may exceed them.
+        reserve: Returns the seconds for saving. It is asked again and again, because the machine may become busy meanwhile.
+        needed: Whether the run must have a result. Its images are then always read, and a part of its first epoch is enough.
+    """
     end = time.perf_counter() + seconds
 
+    def is_over(after: float = 0.0) -> bool:
+        return time.perf_counter() + reserve() > end + after
+
     def after_epoch(record: EpochRecord, total: int) -> None:
-        if record.epoch < total and time.perf_counter() > end:
+        if record.epoch < total and is_over():
             raise StopTraining
 
-    def after_part() -> None:
-        if time.perf_counter() > end + late:
+    def after_step(epoch: int, done: int, total: int) -> None:
+        if not is_over(late):
+            return
+        if needed and epoch == 1 and done < total:
+            watcher.warning(messages.epoch_shortened(done, total))
+        raise StopWithinEpoch if needed else StopTraining
+
+    def after_progress() -> None:
+        if not needed and is_over(late):
             raise StopTraining
 
-    return Relay(watcher, after_progress=after_part, after_step=after_part, after_epoch=after_epoch)
+    return Relay(watcher, after_progress=after_progress, after_step=after_step, after_epoch=after_epoch)
 
 
 def completed(run: CandidateRun, fitted: TrainingResult) -> CandidateRun:
@@ -247,6 +314,9 @@ def completed(run: CandidateRun, fitted: TrainingResult) -> CandidateRun:
     images = len(dataset) if dataset.groups is None else effective_count(dataset.groups)
     accuracy, loss = fitted.validation_accuracy, fitted.validation_loss
     run = replace(run, validation_accuracy=accuracy, validation_loss=loss, images=images, improved=fitted.improved)
+    if fitted.held_out is not None and fitted.held_out.cross_validated:
+        crossed = correct_out_of_fold(fitted.held_out, fitted.train.dataset, fitted.validation.dataset)
+        run = replace(run, crossed=crossed)
     if fitted.validation_correct is not None:
         run = replace(run, correct="".join("01"[int(one)] for one in fitted.validation_correct))
     if run.planned is None:

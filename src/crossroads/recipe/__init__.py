@@ -16,6 +16,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from crossroads.errors import RecipeError, option, without_effect
 from crossroads.recipe.fields import Option, Range, build, check, declare, toml
+from crossroads.recipe.memory import FORM, require_memory
 
 StrategyName = Literal["feature-extraction", "early-features", "finetune", "finetune-early", "warm-start", "from-scratch"]
 AskedStrategy = Literal["auto", StrategyName]
@@ -132,6 +133,17 @@ class Recipe:
             metavar="TIME",
             form="a number of seconds, or a time such as 90s, 5m or 1h",
             convert=_seconds,
+        ),
+    ] = None
+    memory: Annotated[
+        str | None,
+        Option(
+            "Largest memory of the process, such as 4g, or 50% for half of the machine's. A candidate that needs more is left out, "
+            "and a named strategy that does is refused.",
+            STRATEGY,
+            unset="what the machine has available",
+            metavar="SIZE",
+            form=FORM,
         ),
     ] = None
     preprocessing: Annotated[
@@ -355,6 +367,8 @@ class Recipe:
 
     def __post_init__(self) -> None:
         check(self)
+        if self.memory is not None:
+            require_memory(self.memory)
         if self.weight_decay and self.optimizer == "adam":
             context = f"with {option('optimizer')} adam"
             raise without_effect("weight_decay", self.weight_decay, context, hint=f"set {option('optimizer')} to adamw")
@@ -401,6 +415,10 @@ class Recipe:
     def with_options(self, **values: Any) -> Self:
         """Returns a copy in which the given fields are replaced. Fields that are None stay as they are."""
         return replace(self, **{key: value for key, value in values.items() if value is not None})
+
+    def without_limits(self) -> Self:
+        """Returns a copy without the limits of a run, its budget and its memory, which are not a choice of the training."""
+        return replace(self, budget=None, memory=None)
 
 
 def read_toml(path: str | Path) -> dict[str, Any]:

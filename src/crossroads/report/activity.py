@@ -8,6 +8,9 @@ from typing import Any
 
 from crossroads.progress import EpochRecord, Note, Step, Uncounted
 
+CROSS_VALIDATING = "cross-validating"
+"""The state of a candidate that has run and is trained again without each fold."""
+
 Key = tuple[str, str]
 """Strategy and backbone of a candidate."""
 
@@ -64,7 +67,7 @@ class Racer:
 
     Attributes:
         name: Its strategy, with the backbone if another candidate has the same strategy.
-        state: ``waiting``, ``running``, ``done``, ``best so far``, ``out of time``, ``failed``, ``not tried`` or ``not continued``.
+        state: ``waiting``, ``running``, ``cross-validating``, ``done``, ``best so far``, ``out of time``, ``failed``, ``not tried`` or ``not continued``.
         expected: The accuracy that the evidence promises; None if unknown.
         best: Its highest accuracy so far; None before it has one.
         epochs: Epochs that it has had; 0 for a solved head.
@@ -165,7 +168,7 @@ class Activity:
         epochs.number, epochs.total, epochs.done = record.epoch, total, epochs.batches
         epochs.best = max(epochs.best or 0.0, record.validation_accuracy)
         racer = self.raced
-        if racer is not None:
+        if racer is not None and racer.state != CROSS_VALIDATING:
             racer.best = max(racer.best or 0.0, record.validation_accuracy)
             racer.epochs = record.epoch if record.learning_rate else 0
 
@@ -215,6 +218,10 @@ class Activity:
         """Marks a candidate that failed."""
         self._racer(figures).state = "failed"
 
+    def cross_validate(self, figures: dict[str, Any]) -> None:
+        """Marks a candidate that is cross-validated. Its best result stays the one on the validation images."""
+        self._racer(figures).state = CROSS_VALIDATING
+
     def run_out(self, figures: dict[str, Any]) -> None:
         """Marks a candidate whose time ended."""
         self._racer(figures).state = "out of time"
@@ -226,7 +233,7 @@ class Activity:
         racer = self.raced
         if racer is not None and racer.began is not None:
             racer.seconds, racer.began = racer.taken(time.monotonic()), None
-            racer.state = "done" if racer.state == "running" else racer.state
+            racer.state = "done" if racer.state in ("running", CROSS_VALIDATING) else racer.state
         self._racing = self._run = None
 
     def _interrupt(self) -> None:
@@ -243,6 +250,7 @@ _HANDLERS = {
     "run-started": Activity.start_run,
     "artifact-saved": Activity.save,
     "candidates-skipped": Activity.skip,
+    "folds-started": Activity.cross_validate,
     "run-failed": Activity.fail,
     "run-out-of-time": Activity.run_out,
 }

@@ -24,6 +24,7 @@ BAR = 10
 STYLES = {
     "best so far": "bold green",
     "running": "cyan",
+    "cross-validating": "cyan",
     "failed": "red",
     "out of time": "yellow",
     "waiting": "dim",

@@ -27,12 +27,13 @@ PER_SECOND = 8
 """How often a terminal is drawn."""
 
 EXPLANATIONS = (
-    *("candidates-skipped", "run-ended-early", "run-out-of-time", "race-won", "epochs-limited", "folds-compared"),
+    *("candidates-skipped", "run-ended-early", "run-out-of-time", "race-won", "epochs-limited"),
+    *("not-cross-validated", "folds-started", "fold-started", "folds-compared"),
     *("short-training", "short-training-stopped", "short-training-too-slow", "no-short-training"),
 )
 """Codes of notes that explain decisions. They are shown with ``--verbose``."""
 
-IN_TABLE = ("race-started", "run-started", "artifact-saved", "folds-started")
+IN_TABLE = ("race-started", "run-started", "artifact-saved")
 """Codes of notes that say what the table of a race shows. Plain lines have no such table."""
 
 

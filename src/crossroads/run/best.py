@@ -30,6 +30,7 @@ class BestSoFar:
 
     Attributes:
         kept: Name of the training whose model is saved; "" if there is none.
+        test_images: Number of test images to score; None for all.
     """
 
     def __init__(self, partition: Partition, folder: RunFolder, clock: Clock, watcher: Relay) -> None:
@@ -37,22 +38,22 @@ class BestSoFar:
         self._seconds = 0.0
         self._about_test: tuple[str, ...] = ()
         self.kept = folder.kept
+        self.test_images: int | None = None
 
-    def save(self, name: str, task: Task, fitted: TrainingResult, *, test_images: int | None = None) -> None:
+    def save(self, name: str, task: Task, fitted: TrainingResult) -> None:
         """Replaces the whole artifact with another result.
 
         Args:
             name: The name of the training.
             task: The task.
             fitted: Its result.
-            test_images: Number of test images to score; None for all.
 
         Raises:
             CrossroadsError: The artifact cannot be written, or its graph disagrees with its model. The previous artifact
                 is kept.
         """
         began = self._clock.now()
-        outcome = Outcome(task, fitted, {"interim": True, "candidate": name}, test_images)
+        outcome = Outcome(task, fitted, {"interim": True, "candidate": name}, self.test_images)
         run = save_and_test(self._partition, outcome, self._folder, self._clock, self._watcher)
         self._seconds = max(self._seconds, self._clock.now() - began - (0.0 if task.strategy.frozen else self._keras_seconds()))
         self.kept = name
@@ -78,6 +79,10 @@ class BestSoFar:
         """Renames the training whose model is saved."""
         self.kept = name
         artifact.amend(self._folder.path, artifact.read_metrics(self._folder.path) | {"candidate": name})
+
+    def expect(self, seconds: float) -> None:
+        """Sets the seconds that scoring a result is expected to take, as long as none has been saved."""
+        self._seconds = max(self._seconds, seconds)
 
     def seconds_to_save(self, *, frozen: bool) -> float:
         """Returns the expected seconds to save and test another result, judged by the slowest one so far."""

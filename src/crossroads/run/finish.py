@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from crossroads import artifact
 from crossroads._runtime.machine import peak_memory_mb
+from crossroads._runtime.process import release_memory
 from crossroads.data.dataset import Dataset
 from crossroads.data.images import Resize
 from crossroads.data.loading import digests_of, load_all, refusal_notes
@@ -117,12 +118,14 @@ def save_and_test(partition: Partition, outcome: Outcome, folder: RunFolder, clo
     Raises:
         CrossroadsError: The artifact cannot be written, or its graph disagrees with its model. No artifact is left behind.
     """
+    release_memory()  # what training leaves, because the export needs memory too
     task, training = outcome.task, outcome.training
     learned = artifact.seen_by_weights(task.recipe.weights)
     with ExitStack() as stack:
         with stage(watcher.progress, "saving the artifact"):
             contents = _contents(partition, outcome, learned)
             draft = stack.enter_context(artifact.draft(folder.path, contents, replaces=not folder.finished))
+            release_memory()
             predictor = Predictor.load(draft.path)  # scores what was saved, loaded as users will load it
         validation = _validate(predictor, training, learned, watcher)
         scored, test = _test(predictor, partition, outcome, learned, watcher)

@@ -26,6 +26,7 @@ class PhaseMetrics:
         validation_accuracy: Accuracy on the validation images after the best epoch.
         validation_loss: Mean cross-entropy on the validation images after the best epoch, in nats.
         head: The kind and the penalty of a solved head, and all penalties that were tried; None if the head was not solved.
+        batch_parts: Parts into which each batch was split to save memory; None if none was split.
     """
 
     name: str
@@ -35,13 +36,12 @@ class PhaseMetrics:
     validation_accuracy: float
     validation_loss: float
     head: Mapping[str, Any] | None = None
+    batch_parts: int | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Returns plain values, ready for JSON."""
         values = to_plain(self)
-        if self.head is None:
-            del values["head"]
-        return values
+        return {name: value for name, value in values.items() if value is not None}
 
 
 @dataclass(frozen=True, slots=True)

@@ -260,4 +260,5 @@ def phase_metrics(phase: Solve | Phase, trained: PhaseResult) -> PhaseMetrics:
         validation_accuracy=best.validation_accuracy,
         validation_loss=best.validation_loss,
         head=trained.head,
+        batch_parts=phase.parts if isinstance(phase, Phase) and phase.parts > 1 else None,
     )

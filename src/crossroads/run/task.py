@@ -28,6 +28,7 @@ from crossroads.networks.graphs import require_preprocessing
 from crossroads.networks.weights.store import require_imagenet
 from crossroads.progress import Watcher
 from crossroads.recipe import Recipe
+from crossroads.recipe.memory import memory_limit_mb
 from crossroads.strategies import (
     ABOUT_GRAPHS,
     Strategy,
@@ -52,6 +53,7 @@ class Task:
         strategy: The record of the strategy.
         train: Training images, not decoded.
         validation: Validation images, not decoded.
+        memory_mb: The most memory that the process may use; None if the user set no limit.
         decode: Decodes both if the strategy trains on pixels, and returns None otherwise. `train` calls it after `rehearse`.
     """
 
@@ -61,6 +63,7 @@ class Task:
     train: Dataset
     validation: Dataset
     decode: Callable[[], tuple[Loaded, Loaded] | None]
+    memory_mb: float | None = None
 
 
 def require_valid(recipe: Recipe, own: Any, progress: Progress | None = None) -> None:
@@ -140,6 +143,8 @@ class Tasks:
 
     def __init__(self, partition: Partition, scratch: Path, own: Any, watcher: Watcher) -> None:
         self._partition, self._scratch, self._own, self._watcher = partition, scratch, own, watcher
+        memory = partition.recipe.memory
+        self._memory_mb = None if memory is None else memory_limit_mb(memory)
         self._decoded: dict[Resize, tuple[Loaded, Loaded]] = {}
         self._forgotten: list[tuple[ReferenceType[mmap], Path]] = []
         self._spilled = 0
@@ -153,7 +158,8 @@ class Tasks:
         size = recipe.image_size or choice.record.size_for(partition.median_side)
         resolved = resolve_recipe(recipe, choice.record, images=len(partition.train), image_size=size, side=partition.median_side)
         choice.record.check_size(size)
-        return Task(resolved, choice, record, partition.train, partition.validation, partial(self._decode, resolved))
+        decode = partial(self._decode, resolved)
+        return Task(resolved, choice, record, partition.train, partition.validation, decode, self._memory_mb)
 
     def choice(self, recipe: Recipe) -> Choice:
         """Returns the backbone of a recipe. Each is looked up once, because a custom network must be built to learn its size."""

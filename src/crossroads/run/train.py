@@ -11,10 +11,12 @@ from numpy.typing import NDArray
 
 from crossroads import artifact
 from crossroads._runtime.keras_setup import LOADING, load_keras
-from crossroads.errors import DataError
+from crossroads._runtime.process import release_memory
+from crossroads.errors import DataError, option
 from crossroads.features.bodies import body_of
 from crossroads.features.lookup import Lookup
 from crossroads.networks.construct import Choice, build
+from crossroads.networks.memory import MULTIPLY_ADDS_PER_ACTIVATION, frozen_mb, over_memory
 from crossroads.progress import EpochRecord, Note, Watcher, stage
 from crossroads.recipe import Recipe
 from crossroads.run.frozen import SOLVING, train_head
@@ -49,6 +51,7 @@ CHECKING = "checking that the network can be saved"
 def train(task: Task, folder: CheckpointFolder, watcher: Watcher) -> TrainingResult:
     """Trains as the recipe of a task specifies. Continues from the newest checkpoint, if there is one. Raises `CrossroadsError`."""
     if task.strategy.frozen:
+        _require_memory(task)
         return train_head(task, folder, watcher)
     with stage(watcher.progress, LOADING):  # only here, so that mistakes in the data or the options are reported without waiting
         load_keras()
@@ -94,6 +97,17 @@ def _stage_of(phase: Solve | Phase, task: Task) -> str:
     return SOLVING if isinstance(phase, Solve) else f"training {task.choice.record.name}"
 
 
+def _require_memory(task: Task) -> None:
+    """Raises `TrainingError` if the frozen features of a backbone need more memory than the user allows."""
+    record, limit_mb = task.choice.record, task.memory_mb
+    if limit_mb is None:
+        return
+    values = record.multiply_adds_at(int(task.recipe.image_size or 0)) / MULTIPLY_ADDS_PER_ACTIVATION
+    needed = frozen_mb(record.parameters, values, keras=task.choice.graph_needs_keras(task.recipe.weights))
+    if needed > limit_mb:
+        raise over_memory(needed, limit_mb, f"a smaller {option('image_size')} or {option('backbone')}")
+
+
 class _Prepared(NamedTuple):
     """A network with the images as it takes them: pixels, or the features of its frozen part."""
 
@@ -108,6 +122,7 @@ class _Training:
 
     def __init__(self, task: Task, folder: CheckpointFolder, watcher: Watcher) -> None:
         from crossroads.networks.network import head_layers, seeded
+        from crossroads.training.parts import with_parts
 
         self._task, self._folder, self._watcher = task, folder, watcher
         recipe = task.recipe
@@ -130,24 +145,31 @@ class _Training:
         with seeded(recipe.seed):
             self._head = head_layers(recipe.head, classes, tuned=task.strategy.tuned)
             network = self._network(None)  # builds the head
+        if recipe.freeze_to is None:
+            with_parts(plan_phases(recipe)[-1], network.trained, task.memory_mb)  # refuses a training that is too large
         with stage(watcher.progress, CHECKING):
             artifact.rehearse(network.ship(), self._size, classes)  # before images are decoded, not after training
         self._pixels = task.decode()
+        release_memory()  # what the check of the graph and the decoding leave
         self._images = ImageLog(watcher)
         self._features: dict[str, FeatureMetrics] = {}
 
     def run(self) -> TrainingResult:
         """Runs every phase. A phase that does not beat the one before it on validation leaves the weights as they were."""
+        from crossroads.training.parts import with_parts
         from crossroads.training.phases import run_phase
 
         history: list[EpochRecord] = []
         phases: list[PhaseMetrics] = []
         stopped = False
-        for number, phase in enumerate(plan_phases(self._task.recipe, images=len(self._task.train))):
-            prepared = self._prepare(phase)
+        for number, planned in enumerate(plan_phases(self._task.recipe, images=len(self._task.train))):
+            prepared = self._prepare(planned)
             network = prepared.network
+            phase = with_parts(planned, network.trained, self._task.memory_mb)
             before = [np.array(variable) for variable in network.trained.variables] if phases else []
             identity = f"{identity_of(self._task, prepared.used, self._built.function)}; phase: {number}"
+            if isinstance(phase, Phase) and phase.parts > 1:
+                identity += f"; parts of a batch: {phase.parts}"
             checkpoints = self._folder.checkpoints(number)
             with stage(self._watcher.progress, _stage_of(phase, self._task)):
                 trained = run_phase(network, phase, prepared.train, prepared.validation, checkpoints, identity, self._watcher)

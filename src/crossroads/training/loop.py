@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import zip_longest
@@ -16,13 +16,22 @@ from numpy.typing import NDArray
 
 from crossroads._runtime.faults import is_out_of_memory
 from crossroads._runtime.machine import has_gpu
+from crossroads._runtime.process import release_pages
 from crossroads.errors import TrainingError, option
 from crossroads.heads.cross_entropy import summed_metrics
+from crossroads.networks.cost import multiply_adds
 from crossroads.networks.network import Network
-from crossroads.progress import EpochRecord, StopTraining, Watcher
+from crossroads.progress import EpochRecord, StopTraining, StopWithinEpoch, Watcher
 from crossroads.strategies import Phase
 from crossroads.training.augment import Augment
-from crossroads.training.batches import STEPS_PER_EXECUTION, LabelledData, batches, inference_batch_size, steps_per_epoch
+from crossroads.training.batches import (
+    LabelledData,
+    batches,
+    inference_batch_size,
+    parts_per_epoch,
+    steps_per_call,
+    steps_per_epoch,
+)
 from crossroads.training.batchnorm import adapted_momentum, fused_batchnorm
 from crossroads.training.checkpoint import Checkpoints, TrainingState
 from crossroads.training.freezing import fingerprint, freeze, require_unchanged
@@ -58,7 +67,8 @@ def train(
     Raises:
         TrainingError: The phase augments images but trains on features, the checkpoint belongs to another run, the loss is not
             finite, memory or disk is too small, or a frozen weight changed.
-        StopTraining: The watcher raised it before the first epoch was finished. Later it ends the training normally.
+        StopTraining: The watcher raised it before the first epoch was finished. Later it ends the training normally, and so does
+            `StopWithinEpoch` from the first batch on.
     """
     if network.on_features and phase.augmentation.active:
         raise TrainingError(
@@ -67,9 +77,9 @@ def train(
             received=f"{phase.augmentation} in phase {phase.name!r}",
             hint=f"cache several {option('views')} per image, freeze nothing, or leave the augmentation out",
         )
-    steps = steps_per_epoch(len(data), phase.batch_size)
+    steps, parts = steps_per_epoch(len(data), phase.batch_size), parts_per_epoch(len(data), phase)
     frozen = freeze(network, phase)
-    model = _training_model(network, phase, steps)
+    model = _training_model(network, phase, steps, parts // steps)
     variables = [*_changing(network, frozen), *model.optimizer.variables]
     state = checkpoints.load_for(identity)
     if state is not None:
@@ -78,7 +88,7 @@ def train(
     if not _is_over(epochs.state, phase):
         checkpoints.require_room(sum(math.prod(v.shape) * np.dtype(v.dtype).itemsize for v in variables))
         before = fingerprint(frozen)
-        with _out_of_memory_refused(phase), adapted_momentum(network, phase.epochs * steps), fused_batchnorm(network):
+        with _out_of_memory_refused(phase), adapted_momentum(network, phase.epochs * parts), fused_batchnorm(network):
             _fit(model, phase, data, epochs)
         require_unchanged(frozen, before)
     state = epochs.state
@@ -92,7 +102,7 @@ def _fit(model: keras.Model, phase: Phase, data: LabelledData, epochs: _Epochs) 
     done = len(epochs.state.history)
     model.fit(
         batches(data, phase, model.output_shape[-1], done),
-        steps_per_epoch=steps_per_epoch(len(data), phase.batch_size),
+        steps_per_epoch=parts_per_epoch(len(data), phase),
         shuffle=False,  # the batches have their own order
         initial_epoch=done,
         epochs=phase.epochs,
@@ -123,7 +133,7 @@ def _changing(network: Network, frozen: Sequence[Any]) -> list[Any]:
     return [variable for variable in network.trained.variables if id(variable) not in still]
 
 
-def _training_model(network: Network, phase: Phase, steps: int) -> keras.Model:
+def _training_model(network: Network, phase: Phase, steps: int, parts: int = 1) -> keras.Model:
     """Returns the compiled model that `fit` trains: inputs, augmentation, `network.trained`."""
     inputs, x = _inputs(network, phase)
     model = keras.Model(inputs[0] if len(inputs) == 1 else tuple(inputs), network.trained(x), name="training")
@@ -132,9 +142,10 @@ def _training_model(network: Network, phase: Phase, steps: int) -> keras.Model:
         if phase.label_smoothing
         else keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     )
-    total = phase.epochs * steps
-    optimizer = RuledAdam(rules(network.blocks, model.trainable_variables, phase), schedule(phase, total))
-    together = STEPS_PER_EXECUTION if steps % STEPS_PER_EXECUTION == 0 else 1
+    total = phase.epochs * steps * parts  # Keras follows the schedule from part to part, not from step to step
+    optimizer = RuledAdam(rules(network.blocks, model.trainable_variables, phase), schedule(phase, total), parts)
+    # Keras may hold the activations of several steps that it runs together.
+    together = 1 if parts > 1 else steps_per_call(steps, 0 if has_gpu() else multiply_adds(network.trained) * phase.batch_size)
     model.compile(optimizer=optimizer, loss=loss, jit_compile=_jit(), steps_per_execution=together)
     optimizer.build(model.trainable_variables)
     return model
@@ -178,8 +189,14 @@ def _is_over(state: TrainingState, phase: Phase) -> bool:
     return bool(phase.early_stopping and losses) and len(losses) - 1 - int(np.argmin(losses)) >= phase.early_stopping
 
 
-def validate(logits: keras.Model, data: LabelledData) -> tuple[float, float]:
-    """Returns the mean cross-entropy in nats and the accuracy of a logits model on inputs of one view, computed in float64."""
+def validate(logits: keras.Model, data: LabelledData, after_batch: Callable[[], object] = lambda: None) -> tuple[float, float]:
+    """Returns the mean cross-entropy in nats and the accuracy of a logits model on inputs of one view, computed in float64.
+
+    Args:
+        logits: The model.
+        data: The inputs and their labels.
+        after_batch: Called after each batch.
+    """
     loss = correct = 0.0
     step = inference_batch_size(data.inputs)
     for first in range(0, len(data), step):
@@ -187,6 +204,8 @@ def validate(logits: keras.Model, data: LabelledData) -> tuple[float, float]:
         inputs = np.asarray(data.inputs[first : first + len(labels)], dtype=np.float32)
         batch_loss, batch_correct = summed_metrics(logits.predict_on_batch(inputs), labels)
         loss, correct = loss + batch_loss, correct + batch_correct
+        after_batch()
+    release_pages(data.inputs)
     return loss / len(data), correct / len(data)
 
 
@@ -213,27 +232,28 @@ class _Epochs(keras.callbacks.Callback):  # type: ignore[misc]
         self.state, self.stopped_within_epoch = state, False
         self._network, self._training, self._phase, self._validation = network, model, phase, validation
         self._checkpoints, self._watcher, self._variables = checkpoints, watcher, variables
-        self._started = time.perf_counter()
+        self._started, self._shortened = time.perf_counter(), False
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Starts the clock."""
         self._started = time.perf_counter()
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        """Calls the watcher. If it ends training, the batches of this epoch are lost."""
+        """Calls the watcher. If it ends training, the batches of this epoch are lost, except in the first epoch if it says so."""
         try:
-            self._watcher.step(len(self.state.history) + 1, batch + 1, self.params["steps"])
-        except StopTraining:
-            if not self.state.history:
-                raise
-            self.stopped_within_epoch = True
-            self._end()
+            self._step(batch + 1)
+        except StopTraining as stop:
+            self._stopped_by(stop)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Validates, records and saves."""
         if self.stopped_within_epoch:
             return
-        record = self._record(epoch + 1, float((logs or {})["loss"]))
+        try:
+            record = self._record(epoch + 1, float((logs or {})["loss"]))
+        except StopTraining as stop:
+            self._stopped_by(stop)
+            return
         history = (*self.state.history, record)
         best = max(history, key=lambda r: (r.validation_accuracy, -r.validation_loss, r.epoch))
         self.state = TrainingState(self.state.identity, history, best.epoch)
@@ -242,13 +262,15 @@ class _Epochs(keras.callbacks.Callback):  # type: ignore[misc]
             self._watcher.epoch(record, self._phase.epochs)
         except StopTraining:
             self._end()
+        if self._shortened:
+            self._end()
         if _is_over(self.state, self._phase):
             self._training.stop_training = True
 
     def _record(self, epoch: int, loss: float) -> EpochRecord:
         """Validates an epoch. Raises `TrainingError` if a loss is not finite."""
         optimizer = self._training.optimizer
-        validation_loss, accuracy = validate(self._network.trained, self._validation)
+        validation_loss, accuracy = validate(self._network.trained, self._validation, self._within_validation)
         if not (math.isfinite(loss) and math.isfinite(validation_loss)):
             raise TrainingError(
                 f"the loss is not finite in epoch {epoch}",
@@ -259,6 +281,30 @@ class _Epochs(keras.callbacks.Callback):  # type: ignore[misc]
         rate = float(keras.ops.convert_to_numpy(optimizer.learning_rate))
         seconds = time.perf_counter() - self._started
         return EpochRecord(self._phase.name, epoch, seconds, rate, loss, validation_loss, accuracy)
+
+    def _step(self, done: int) -> None:
+        self._watcher.step(len(self.state.history) + 1, done, self.params["steps"])
+
+    def _within_validation(self) -> None:
+        """Calls the watcher, unless it has ended training and only the validation of the first epoch is missing."""
+        if self._shortened:
+            return
+        try:
+            self._step(self.params["steps"])
+        except StopWithinEpoch:
+            if self.state.history:
+                raise
+            self._shortened = True
+
+    def _stopped_by(self, stop: StopTraining) -> None:
+        """Ends training within an epoch."""
+        if self.state.history:
+            self.stopped_within_epoch = True
+            self._end()
+        elif isinstance(stop, StopWithinEpoch):
+            self._shortened = self._training.stop_training = True
+        else:
+            raise stop
 
     def _end(self) -> None:
         """Ends training for good: a resumed run does not continue it."""

@@ -84,10 +84,11 @@ class RuledAdam(optimizers.Adam):  # type: ignore[misc]
     Args:
         rules: One per variable, in the order of the variables that the optimizer is built for.
         learning_rate: A number or a schedule.
+        parts: Parts of a batch whose gradients are averaged in each step.
     """
 
-    def __init__(self, rules: Sequence[Rule], learning_rate: Any) -> None:
-        super().__init__(learning_rate=learning_rate)
+    def __init__(self, rules: Sequence[Rule], learning_rate: Any, parts: int = 1) -> None:
+        super().__init__(learning_rate=learning_rate, gradient_accumulation_steps=parts if parts > 1 else None)
         self._rules = tuple(rules)
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
