@@ -80,6 +80,19 @@ def test_a_race_has_a_row_for_each_candidate(activity):
     assert activity.racers["feature-extraction", "mobilenet"].seconds == 8.0
 
 
+def test_the_folds_of_a_candidate_do_not_change_its_result(activity):
+    raced(activity)
+    racer = activity.racers["finetune", "mobilenet"]
+    activity.note(Note("", "folds-started", **facts("finetune")))
+    assert activity.in_race
+    assert racer.state == "cross-validating"
+    activity.epoch(EpochRecord("tune", 1, 1.0, 0.001, 0.5, 0.4, 1.0), 2)
+    for _ in range(2):  # the second note would end folds that have not begun
+        activity.note(Note("", "folds-compared", **facts("finetune")))
+        assert (racer.best, racer.state) == (0.93, "best so far")
+    assert not activity.in_race
+
+
 def test_a_single_candidate_is_no_race(activity):
     activity.note(Note("", "run-started", **facts("finetune", epochs=2)))
     activity.begin(Uncounted("trying finetune"), 0, 1)

@@ -32,7 +32,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-USUAL, OUTPUT = "Usual options", "Output"
+USUAL, OUTPUT, OTHER = "Usual options", "Output", "Options"
 """Headings of help texts, beside those of the recipe."""
 
 Data = Annotated[
@@ -64,7 +64,7 @@ class PlainCommand(TyperCommand):
             record = parameter.get_help_record(ctx)
             if record is not None:
                 argument = parameter.param_type_name == "argument"
-                title = getattr(parameter, "rich_help_panel", None) or ("Arguments" if argument else "Options")
+                title = getattr(parameter, "rich_help_panel", None) or ("Arguments" if argument else OTHER)
                 name = parameter.metavar if argument and parameter.metavar else record[0]
                 sections.setdefault(title, []).append((name, record[1]))
         for title, records in sections.items():

@@ -89,9 +89,9 @@ def predict(
       crossroads predict runs/photos cat.jpg dog.png --top 3
     """
     from crossroads.errors import ImageRefused
-    from crossroads.files.text import printable
     from crossroads.progress import Note, stage
     from crossroads.report.console import print_json, print_predictions
+    from crossroads.report.errors import print_error
 
     notes: list[str] = []
     with watching(json=True, quiet=not sys.stderr.isatty()) as watcher:  # the output holds nothing but predictions
@@ -113,7 +113,7 @@ def predict(
     else:
         print_predictions(predictions)
     for error in refused:
-        print(f"error: {printable(str(error))}", file=sys.stderr)
+        print_error(str(error))
     if refused:
         raise typer.Exit(ImageRefused.exit_code)
 

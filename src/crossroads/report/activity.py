@@ -67,7 +67,8 @@ class Racer:
 
     Attributes:
         name: Its strategy, with the backbone if another candidate has the same strategy.
-        state: ``waiting``, ``running``, ``cross-validating``, ``done``, ``best so far``, ``out of time``, ``failed``, ``not tried`` or ``not continued``.
+        state: ``waiting``, ``running``, ``done``, ``best so far``, ``cross-validating``, ``out of time``,
+            ``failed`` or ``not tried``.
         expected: The accuracy that the evidence promises; None if unknown.
         best: Its highest accuracy so far; None before it has one.
         epochs: Epochs that it has had; 0 for a solved head.
@@ -88,6 +89,10 @@ class Racer:
     def taken(self, now: float) -> float:
         """Returns the seconds of all its runs until now."""
         return self.seconds + (0.0 if self.began is None else now - self.began)
+
+    def stop(self) -> None:
+        """Ends its present run."""
+        self.seconds, self.began = self.taken(time.monotonic()), None
 
 
 @dataclass(slots=True)
@@ -110,11 +115,13 @@ class Activity:
     _racing: Key | None = None
     _run: str | None = None
     _race_began: bool = False
+    _folding: Racer | None = None
+    _state_before_folds: str = ""
 
     @property
     def in_race(self) -> bool:
-        """Whether a candidate of a race is running."""
-        return self._racing is not None and self._race_began
+        """Whether a candidate of a race is running or is cross-validated."""
+        return self._race_began and (self._racing is not None or self._folding is not None)
 
     @property
     def raced(self) -> Racer | None:
@@ -168,7 +175,7 @@ class Activity:
         epochs.number, epochs.total, epochs.done = record.epoch, total, epochs.batches
         epochs.best = max(epochs.best or 0.0, record.validation_accuracy)
         racer = self.raced
-        if racer is not None and racer.state != CROSS_VALIDATING:
+        if racer is not None:
             racer.best = max(racer.best or 0.0, record.validation_accuracy)
             racer.epochs = record.epoch if record.learning_rate else 0
 
@@ -218,9 +225,16 @@ class Activity:
         """Marks a candidate that failed."""
         self._racer(figures).state = "failed"
 
-    def cross_validate(self, figures: dict[str, Any]) -> None:
-        """Marks a candidate that is cross-validated. Its best result stays the one on the validation images."""
-        self._racer(figures).state = CROSS_VALIDATING
+    def start_folds(self, figures: dict[str, Any]) -> None:
+        """Marks a candidate that is trained again without each fold. Its best result stays the one on the validation images."""
+        racer = self._folding = self._racer(figures)
+        self._state_before_folds, racer.state, racer.began = racer.state, CROSS_VALIDATING, time.monotonic()
+
+    def end_folds(self, _: dict[str, Any]) -> None:
+        """Ends the cross-validation of a candidate, if it began."""
+        if self._folding is not None:
+            self._folding.stop()
+            self._folding.state, self._folding = self._state_before_folds, None
 
     def run_out(self, figures: dict[str, Any]) -> None:
         """Marks a candidate whose time ended."""
@@ -231,9 +245,9 @@ class Activity:
 
     def _end_run(self) -> None:
         racer = self.raced
-        if racer is not None and racer.began is not None:
-            racer.seconds, racer.began = racer.taken(time.monotonic()), None
-            racer.state = "done" if racer.state in ("running", CROSS_VALIDATING) else racer.state
+        if racer is not None:
+            racer.stop()
+            racer.state = "done" if racer.state == "running" else racer.state
         self._racing = self._run = None
 
     def _interrupt(self) -> None:
@@ -250,7 +264,9 @@ _HANDLERS = {
     "run-started": Activity.start_run,
     "artifact-saved": Activity.save,
     "candidates-skipped": Activity.skip,
-    "folds-started": Activity.cross_validate,
+    "folds-started": Activity.start_folds,
+    "folds-compared": Activity.end_folds,
+    "not-cross-validated": Activity.end_folds,
     "run-failed": Activity.fail,
     "run-out-of-time": Activity.run_out,
 }

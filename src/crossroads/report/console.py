@@ -14,12 +14,15 @@ from crossroads.report.words import duration, interval
 if TYPE_CHECKING:
     from crossroads.data.audit import Audit
     from crossroads.evaluation import Evaluation
-    from crossroads.predictor import Prediction
+    from crossroads.predictor import Prediction, Ranked
     from crossroads.race.records import RunRow
     from crossroads.run.finish import Run
 
 Commands = Iterable[tuple[str, str]]
 """Commands to run next, each with what it does."""
+
+BAR = 30
+"""Length in characters of the bar for a probability of 1."""
 
 HEADLINES = {"test": "test accuracy", "cross-validation": "cross-validated accuracy", "validation": "validation accuracy"}
 """The names of the accuracy that is reported first, by its source."""
@@ -231,8 +234,8 @@ def _audit_facts(audit: Audit) -> Iterator[tuple[str, object]]:
     if audit.sides is not None:
         smallest, median, largest = audit.sides
         yield "shorter side", f"{smallest} to {largest} px, median {median}"
-    counts = sorted(audit.counts.values())
-    yield "images per class", f"{counts[0]:,} to {counts[-1]:,}"
+    fewest, most = min(audit.counts.values()), max(audit.counts.values())
+    yield "images per class", f"{fewest:,}" if fewest == most else f"{fewest:,} to {most:,}"
     for severity, word in (("error", "errors"), ("warning", "warnings")):
         count = sum(finding.severity == severity for finding in audit.findings)
         if count:
@@ -247,16 +250,28 @@ def print_predictions(predictions: Iterable[Prediction]) -> None:
             ranked = ", ".join(f"{one.label} {one.probability:.4f}" for one in prediction.labels)
             page.text(f"{prediction.name}: {ranked}")
         return
-    rows = [_prediction_row(prediction) for prediction in predictions]
-    if rows:
-        page.table((Column("image"), Column("label"), Column("probability"), Column("then", 1)), rows)
+    listed = list(predictions)
+    if len(listed) == 1:
+        page.text(listed[0].name, "bold")
+        page.table(("label", "probability", Column("", 1)), map(_ranked_row, listed[0].labels))
+    elif listed:
+        page.table(("image", "label", "probability", Column("next best", 1)), map(_prediction_row, listed))
+
+
+def _ranked_row(ranked: Ranked) -> tuple[object, ...]:
+    bar = "━" * round(BAR * ranked.probability)
+    return ranked.label, f"{ranked.probability:.4f}", Styled(bar, _style_of(ranked.probability))
 
 
 def _prediction_row(prediction: Prediction) -> tuple[object, ...]:
     first, rest = prediction.labels[0], prediction.labels[1:]
-    style = "green" if first.probability >= 0.9 else "yellow" if first.probability >= 0.5 else "red"
-    then = ", ".join(f"{one.label} {one.probability:.2f}" for one in rest[:3])
-    return prediction.name, Styled(first.label, "bold"), Styled(f"{first.probability:.4f}", style), Styled(then, "dim")
+    probability = Styled(f"{first.probability:.4f}", _style_of(first.probability))
+    others = ", ".join(f"{one.label} {one.probability:.2f}" for one in rest[:3] if one.probability >= 0.005)
+    return prediction.name, Styled(first.label, "bold"), probability, Styled(others, "dim")
+
+
+def _style_of(probability: float) -> str:
+    return "green" if probability >= 0.9 else "yellow" if probability >= 0.5 else "red"
 
 
 def _label(name: str) -> str:
