@@ -91,6 +91,13 @@ def test_a_run_has_json_for_programs(run):
     json.dumps(told, allow_nan=False)
 
 
+def test_a_run_has_its_scores_as_records(run):
+    for name in ("validation", "test"):
+        assert getattr(run, name).to_json().items() <= run.metrics[name].items()
+    assert run.test.accuracy == run.metrics["test"]["accuracy"]
+    assert crossroads.Run(run.artifact, run.metrics | {"test": None}).test is None
+
+
 def test_it_learned(run):
     assert run.metrics["test"]["accuracy"] >= 0.9
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,8 +12,9 @@ from hypothesis import strategies as st
 from sklearn import metrics
 
 from crossroads import evaluation
+from crossroads.data.loading import Refusal
 from crossroads.errors import DataError
-from crossroads.evaluation import CROSS_VALIDATION_VARIANCE, evaluate, paired_difference, widened, wilson_interval
+from crossroads.evaluation import CROSS_VALIDATION_VARIANCE, Evaluation, evaluate, paired_difference, widened, wilson_interval
 from refusals import refused
 
 
@@ -80,6 +82,15 @@ def test_a_class_without_images_has_no_scores_and_does_not_count_in_balanced_acc
     assert e.untested_classes == tuple(e.to_json()["untested_classes"]) == ("never",)
     assert dict(e.lines())["untested_classes"].startswith("1 of 3")
     assert "untested_classes" not in dict(evaluate(confident([0, 1], 2), [0, 1], "ab").lines())
+
+
+def test_an_evaluation_is_read_from_its_json():
+    e = evaluate(confident([0, 1, 0], 3), [0, 1, 1], ["a", "b", "never"], groups=[0, 1, 1])
+    e = replace(e, refused=(Refusal(4, "x.png", "no image"),), warnings=("few images",))
+    again = Evaluation.from_json(json.loads(json.dumps(e.to_json())))
+    assert again.to_json() == e.to_json()
+    assert (again.per_class, again.mistakes, again.top_k) == (e.per_class, e.mistakes, e.top_k)
+    assert not again.confusion_matrix.flags.writeable
 
 
 def test_class_that_is_never_predicted_has_no_precision():

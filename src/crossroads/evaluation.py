@@ -21,9 +21,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -163,6 +163,24 @@ class Evaluation:
         """Returns everything as plain values, ready for JSON. Scores that are undefined are None, never NaN."""
         values = {**self.summary(), **to_plain(self), "untested_classes": list(self.untested_classes)}
         return values | {"warnings": list(self.warnings)}  # they keep their codes
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Self:
+        """Returns the evaluation from which `to_json` made these values. The rows of refused images are lost, and become -1."""
+        matrix = np.array(values["confusion_matrix"], np.int64)
+        matrix.setflags(write=False)
+        read = {name: values[name] for name in cls.__dataclass_fields__} | {
+            "classes": tuple(values["classes"]),
+            "accuracy_interval": tuple(values["accuracy_interval"]),
+            "balanced_accuracy_interval": tuple(values["balanced_accuracy_interval"]),
+            "top_k": {int(k): accuracy for k, accuracy in values["top_k"].items()},
+            "per_class": tuple(ClassScore(**score) for score in values["per_class"]),
+            "confusion_matrix": matrix,
+            "mistakes": tuple(Mistake(**mistake) for mistake in values["mistakes"]),
+            "refused": tuple(Refusal(-1, refusal["name"], refusal["reason"]) for refusal in values["refused"]),
+            "warnings": tuple(values["warnings"]),
+        }
+        return cls(**read)
 
     def table(self) -> str:
         """Returns the scores of the classes as text, one class per line, with ``-`` for an undefined score.

@@ -142,30 +142,17 @@ def export(
 
 def _files(places: list[Path], note: Callable[[str], None]) -> list[Path]:
     """Returns the files as named; for a folder, the images that `fit` would read from it, in natural order."""
-    from crossroads.data.readers._folder_notes import not_images
-    from crossroads.data.readers._listing import described, is_image_name
-    from crossroads.errors import DataError
-    from crossroads.files.trees import Folder
+    from crossroads.data.image_files import image_files
 
     files: list[Path] = []
     for place in places:
         if not place.is_dir():
             files.append(place)
             continue
-        folder = Folder(place)
-        images = [folder.path_of(name) for name in folder.names() if is_image_name(name)]
-        if not images:
-            raise DataError(
-                f"{folder.origin} must hold images",
-                code="no-images",
-                received=described(folder.names()),
-                hint="name a folder of images, or image files",
-            )
-        others = [name for name in folder.names() if not is_image_name(name)]
-        about_others = [text.prefixed(f"in {folder.origin}/: ", parent=folder.origin) for text in not_images(others)]
-        for text in (*folder.repeat_notes(), *about_others):
-            note(text)
+        images, notes = image_files(place)
         files += images
+        for text in notes:
+            note(text)
     return files
 
 

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from rich.console import Console, RenderableType
     from rich.table import Table
 
+SENTENCE = 24
+"""Characters that a cell with several words needs at least."""
+
 
 class Styled(str):
     """A text with a style of Rich, such as ``bold green``. Plain lines leave the style out.
@@ -183,11 +186,10 @@ def _plain_table(columns: Sequence[Column], cells: Sequence[Sequence[str]]) -> I
 def _rich_table(columns: Sequence[Column], cells: Sequence[Sequence[str]], width: int) -> Table:
     """Returns a table that fits the width. Its optional columns are left out, the highest rank first, until it does."""
     from rich import box
-    from rich.cells import cell_len
     from rich.table import Table
     from rich.text import Text
 
-    widths = [max(map(cell_len, (columns[i].name, *(row[i] for row in cells)))) for i in range(len(columns))]
+    widths = [max(map(_least_width, (columns[i].name, *(row[i] for row in cells)))) for i in range(len(columns))]
     shown = [i for i in range(len(columns)) if columns[i].name or any(row[i] for row in cells)]
     while sum(widths[i] + 2 for i in shown) > width and any(columns[i].optional for i in shown):
         shown.remove(max(shown, key=lambda i: columns[i].optional))
@@ -198,6 +200,13 @@ def _rich_table(columns: Sequence[Column], cells: Sequence[Sequence[str]], width
     for row in cells:
         table.add_row(*(Text(row[i], getattr(row[i], "style", "")) for i in shown))
     return table
+
+
+def _least_width(text: str) -> int:
+    """Returns the width that a cell needs. A sentence can be wrapped, and a name or a number cannot."""
+    from rich.cells import cell_len
+
+    return min(cell_len(text), max(SENTENCE, *map(cell_len, text.split()))) if text else 0
 
 
 def _flush_right(columns: Sequence[Column], cells: Sequence[Sequence[str]]) -> list[bool]:

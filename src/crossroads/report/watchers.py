@@ -89,6 +89,8 @@ class ConsoleWatcher:
         """Shows the stage on a terminal. Prints one line at the end of a step, and elsewhere at the end of a counted stage."""
         if done != total:
             self._change(Activity.begin, stage, done, total)
+            if self._live is not None and isinstance(stage, Uncounted):
+                self._live.refresh()  # now, since an import may keep the thread that draws from running
             return
         racer = self._drawing.activity.raced
         ended = self._drawing.activity.step
