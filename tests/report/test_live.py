@@ -7,7 +7,7 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
-from crossroads.progress import EpochRecord, Step, Uncounted
+from crossroads.progress import EpochRecord, Note, Step, Uncounted
 from crossroads.report.activity import Activity
 from crossroads.report.live import Drawing, line, summary
 from races import raced
@@ -80,6 +80,19 @@ def test_the_table_of_a_race_fits_the_width(width):
     shown = stream.getvalue().splitlines()
     assert max(map(cell_len, shown)) <= width
     assert sum("0.9300" in row for row in shown) == 1
+
+
+def test_the_line_stays_visible_if_there_are_more_candidates_than_rows():
+    drawing = Drawing(Activity())
+    expected = {f"strategy-{number} with small-cnn": 0.5 for number in range(30)}
+    drawing.activity.note(Note("", "race-started", expected=expected, budget=600.0))
+    drawing.activity.note(Note("", "run-started", strategy="strategy-29", backbone="small-cnn", epochs=5))
+    stream = io.StringIO()
+    Console(file=stream, width=100, height=20).print(drawing)
+    lines = stream.getvalue().splitlines()
+    assert len(lines) <= 20
+    assert any(line.startswith("strategy-29") for line in lines)
+    assert "working" in lines[-1]
 
 
 def test_a_notebook_shows_the_same_as_text():

@@ -105,6 +105,7 @@ class Activity:
         step: The step that goes on; None if the call has no steps.
         epochs: The epochs of the phase that goes on; None if nothing is trained.
         racers: The candidates of the race, in their order; empty without a race.
+        budget: Seconds that the whole call may take; None if unknown.
     """
 
     began: float = field(default_factory=time.monotonic)
@@ -112,6 +113,7 @@ class Activity:
     step: Step | None = None
     epochs: Epochs | None = None
     racers: dict[Key, Racer] = field(default_factory=dict)
+    budget: float | None = None
     _racing: Key | None = None
     _run: str | None = None
     _race_began: bool = False
@@ -187,7 +189,7 @@ class Activity:
 
     def start_race(self, figures: dict[str, Any]) -> None:
         """Lists the candidates. Those that have run already keep their results."""
-        self._race_began = True
+        self._race_began, self.budget = True, figures.get("budget")
         known, self.racers = self.racers, {}
         for name, expected in figures["expected"].items():
             strategy, _, backbone = name.partition(" with ")

@@ -116,6 +116,9 @@ def _run_facts(run: Run) -> Iterator[tuple[str, object]]:
         if scores.get("untested_classes"):
             untested = f"{len(scores['untested_classes'])} of {len(scores['classes'])}"
             yield f"classes without {split} images", f"{untested}, left out of the balanced accuracy"
+    scores = metrics["test"] or metrics["validation"]
+    if scores is not None and scores.get("groups") is not None:
+        yield "intervals", f"95 %, {scores['interval_method']}"
     memory = metrics["peak_memory_mb"]
     yield "strategy", metrics["strategy"]
     yield "backbone", metrics["backbone"]

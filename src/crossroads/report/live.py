@@ -51,7 +51,7 @@ class Drawing:
         now = time.monotonic()
         with self.lock:
             if len(self.activity.racers) > 1:
-                yield race_table(self.activity, now, options.max_width)
+                yield race_table(self.activity, now, options.max_width, rows=options.size.height - 4)
             yield line(self.activity, now, options.max_width, ascii_only=options.ascii_only)
 
 
@@ -63,7 +63,8 @@ def line(activity: Activity, now: float, width: int, *, ascii_only: bool = False
     left = Text(f"{frames[int(now * 10) % len(frames)]} ", style="cyan", no_wrap=True)
     fraction, began = _progress(activity)
     if began - activity.began > 1:
-        left.append(f"{clock(now - activity.began)}  ", "dim")
+        limit = f" of {clock(activity.budget)}" if activity.budget and width >= 100 else ""
+        left.append(f"{clock(now - activity.began)}{limit}  ", "dim")
     if activity.step is not None:
         left.append(f"step {activity.step.number} of {activity.step.total}  ", "dim")
     left.append(_what(activity), "default")
@@ -127,8 +128,11 @@ def _bar(fraction: float, length: int, *, ascii_only: bool) -> Text:
     return Text("  ").append(mark * full, "green").append(rest * (length - full), "bright_black")
 
 
-def race_table(activity: Activity, now: float, width: int) -> Table:
-    """Returns the table of a race: a row for each candidate with its best result so far, its time and its state."""
+def race_table(activity: Activity, now: float, width: int, *, rows: int = 100) -> Table:
+    """Returns the table of a race: a row for each candidate with its best result so far, its time and its state.
+
+    If there are more candidates than rows, those that do not run and have no result are left out first.
+    """
     from rich.table import Table
     from rich.text import Text
 
@@ -140,7 +144,11 @@ def race_table(activity: Activity, now: float, width: int) -> Table:
         right = name in ("best result", "expected", "time")
         table.add_column(name, justify="right" if right else "left", no_wrap=name != "candidate", overflow="ellipsis")
     best = max((racer.best or 0.0 for racer in activity.racers.values()), default=0.0)
-    for racer in activity.racers.values():
+    racers = list(activity.racers.values())
+    if len(racers) > rows:
+        shown = sorted(racers, key=lambda racer: racer.best is None and racer.began is None)[: max(1, rows)]
+        racers = [racer for racer in racers if racer in shown]
+    for racer in racers:
         cells = dict(zip(COLUMNS, _cells(racer, now), strict=True))
         style = STYLES.get(racer.state, "default")
         strong = "bold green" if racer.best is not None and racer.best == best else "default"

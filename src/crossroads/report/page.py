@@ -75,6 +75,7 @@ class Page:
             from rich.console import Group
             from rich.panel import Panel
 
+            self.space()
             self._show(Panel(Group(*parts), title=title, title_align="left", border_style="green", expand=False, padding=(0, 1)))
 
     def headline(self, label: str, value: str, rest: str = "") -> None:

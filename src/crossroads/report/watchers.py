@@ -111,7 +111,8 @@ class ConsoleWatcher:
         """Prints one line. In a race, only the best result of each candidate is shown."""
         self._change(Activity.epoch, record, total)
         if self._verbose or not self._drawing.activity.in_race:
-            self._line(epoch_line(record, total))
+            text = epoch_line(record, total)
+            self._line(text if self._live is None else text.replace("validation accuracy", "accuracy"))  # 79 characters or fewer
 
     def _end_run(self, racer: Racer) -> None:
         """Prints one line for all epochs of a candidate of a race. A terminal shows the same in a table."""
