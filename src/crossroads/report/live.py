@@ -56,9 +56,13 @@ class Drawing:
 
 
 def line(activity: Activity, now: float, width: int, *, ascii_only: bool = False) -> Text:
-    """Returns the line: time of the call, step, stage, bar, and times of the stage. It is as wide as given, less one character."""
+    """Returns the line: time of the call, step, stage, bar, and times of the stage.
+
+    It leaves room for the ``^C`` that a terminal echoes, which would otherwise begin another line.
+    """
     from rich.text import Text
 
+    width -= len("^C")
     frames = PLAIN_FRAMES if ascii_only else FRAMES
     left = Text(f"{frames[int(now * 10) % len(frames)]} ", style="cyan", no_wrap=True)
     fraction, began = _progress(activity)
