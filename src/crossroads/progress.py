@@ -276,8 +276,9 @@ def stage_line(stage: str, total: int) -> str:
 def epoch_line(record: EpochRecord, total: int) -> str:
     """Returns one line for an epoch: phase, number, seconds, loss, validation loss and validation accuracy."""
     phase = "" if record.phase == "train" else f"{record.phase} "
-    # A solved head has no epochs and no learning rate.
-    name = f"{phase}epoch {record.epoch}/{total}" if record.learning_rate else f"{phase}solved"
+    # A solved head has no epochs and no learning rate. The rate of some schedules is 0 at the end, too.
+    solved = record.phase == "head" and total == 1 and record.learning_rate == 0
+    name = "head solved" if solved else f"{phase}epoch {record.epoch}/{total}"
     return (
         f"{name}  {record.seconds:.1f} s  loss {record.loss:.4f}  "
         f"validation loss {record.validation_loss:.4f}  validation accuracy {record.validation_accuracy:.4f}"

@@ -179,7 +179,7 @@ class Activity:
         racer = self.raced
         if racer is not None:
             racer.best = max(racer.best or 0.0, record.validation_accuracy)
-            racer.epochs = record.epoch if record.learning_rate else 0
+            racer.epochs = record.epoch if racer.usual else 0
 
     def note(self, note: str) -> None:
         """Receives a note. Those on a race tell which candidates there are, and what became of them."""

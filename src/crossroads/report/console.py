@@ -236,7 +236,7 @@ def _audit_facts(audit: Audit) -> Iterator[tuple[str, object]]:
         yield "splits", ", ".join(f"{name} {count:,}" for name, count in audit.splits.items())
     if audit.sides is not None:
         smallest, median, largest = audit.sides
-        yield "shorter side", f"{smallest} to {largest} px, median {median}"
+        yield "shorter side", f"{smallest} px" if smallest == largest else f"{smallest} to {largest} px, median {median}"
     fewest, most = min(audit.counts.values()), max(audit.counts.values())
     yield "images per class", f"{fewest:,}" if fewest == most else f"{fewest:,} to {most:,}"
     for severity, word in (("error", "errors"), ("warning", "warnings")):
