@@ -7,7 +7,7 @@ import pytest
 
 import crossroads
 from crossroads.progress import EpochRecord, Uncounted
-from crossroads.report.notebook import NotebookWatcher
+from crossroads.report.notebook import NotebookWatcher, in_notebook
 from pictures import folder_of, stripes
 from races import raced
 
@@ -24,7 +24,7 @@ def displayed(monkeypatch):
         return SimpleNamespace(update=lambda content, raw: shown.append(content))
 
     ipython, module = ModuleType("IPython"), ModuleType("IPython.display")
-    ipython.get_ipython = object
+    ipython.get_ipython = lambda: SimpleNamespace(kernel=object())
     module.display = display
     monkeypatch.setitem(sys.modules, "IPython", ipython)
     monkeypatch.setitem(sys.modules, "IPython.display", module)
@@ -37,8 +37,17 @@ def test_a_stage_is_shown_in_one_place_and_removed(displayed):
         assert displayed[-1]["text/plain"].startswith("<loading>")
         assert "&lt;loading&gt;" in displayed[-1]["text/html"]
         watcher.epoch(EpochRecord("train", 1, 1.5, 0.001, 0.25, 0.5, 0.875), 3)
-    assert displayed[-1]["text/plain"].startswith("epoch 1/3")
-    assert len(displayed[-1]["text/plain"].splitlines()) == 1
+        for _ in range(2):
+            watcher.note("the weights of the head are kept")
+    lines = displayed[-1]["text/plain"].splitlines()
+    assert lines[0].startswith("epoch 1/3")
+    assert lines[1:] == ["note: the weights of the head are kept"]
+
+
+def test_ipython_on_a_terminal_is_no_notebook(displayed, monkeypatch):
+    assert in_notebook()
+    monkeypatch.setattr(sys.modules["IPython"], "get_ipython", object)
+    assert not in_notebook()
 
 
 def test_a_race_is_a_table(displayed):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import importlib
 import sys
 import time
 from types import TracebackType
@@ -11,15 +12,16 @@ from typing import Any, Self
 from crossroads.progress import EpochRecord, Silent, Uncounted, epoch_line
 from crossroads.report.activity import Activity
 from crossroads.report.live import summary
+from crossroads.report.watchers import EXPLANATIONS, IN_TABLE
 
 PAUSE = 0.3
 """Fewest seconds between two updates. A notebook draws each one anew."""
 
 
 def in_notebook() -> bool:
-    """Returns whether the program runs in IPython. Nothing is imported for the answer."""
+    """Returns whether the program runs in a notebook, and not in IPython on a terminal. Nothing is imported for the answer."""
     ipython = sys.modules.get("IPython")
-    return ipython is not None and ipython.get_ipython() is not None
+    return ipython is not None and getattr(ipython.get_ipython(), "kernel", None) is not None
 
 
 class NotebookWatcher(Silent):
@@ -31,8 +33,7 @@ class NotebookWatcher(Silent):
         self._handle: Any = None
 
     def __enter__(self) -> Self:
-        from IPython.display import display  # type: ignore[import-not-found]
-
+        display = importlib.import_module("IPython.display").display  # untyped, and not always installed
         self._handle = display(self._content(), raw=True, display_id=True)
         return self
 
@@ -41,8 +42,11 @@ class NotebookWatcher(Silent):
         self._draw(ended=True)
 
     def note(self, text: str) -> None:
-        """Updates the race."""
+        """Updates the race, or adds a line, once."""
         self._activity.note(text)
+        line = f"note: {text}"
+        if getattr(text, "code", "") not in EXPLANATIONS + IN_TABLE and line not in self._lines:
+            self._lines.append(line)
         self._draw()
 
     def progress(self, stage: str, done: int, total: int) -> None:
