@@ -54,7 +54,8 @@ def print_run(run: Run, next_commands: Commands = ()) -> None:
             *(Column("images", 4), Column("time", right=True), Column("")),
         )
         page.table(columns, map(_run_row, from_plain(RaceReport, metrics["race"]).runs))
-        page.space()
+        if not page.rich:  # the panel has its own space
+            page.space()
     with page.panel("result"):
         _headline(page, metrics["headline"])
         page.space()
