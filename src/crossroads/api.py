@@ -26,14 +26,16 @@ from crossroads.errors import RecipeError, option, without_effect
 from crossroads.evaluation import Evaluation
 from crossroads.networks._once import built_once
 from crossroads.networks.construct import object_name, pinned
-from crossroads.predictor import Predictor, score
+from crossroads.predictor import Predictor, Scored, score
 from crossroads.progress import Note, Silent, Step, Watcher, stage
 from crossroads.race.anytime import fit_within_budget
 from crossroads.race.candidates import BUDGET
 from crossroads.recipe import Recipe, read_toml
+from crossroads.report.compare import Comparison, compare_runs
 from crossroads.report.default_watcher import progress_ends, watched
+from crossroads.report.documents import document_run, require_report, write_documents, write_report_of, write_report_on
 from crossroads.run.clock import Clock
-from crossroads.run.finish import Outcome, Run, require_same_images, save_and_test
+from crossroads.run.finish import Outcome, Run, require_same_images, save_and_test, scored_images
 from crossroads.run.folder import RunFolder
 from crossroads.run.task import Tasks, refuse_trained_graph, require_valid
 from crossroads.run.train import train
@@ -55,6 +57,8 @@ def fit(
     test: Source | None = None,
     recipe: Recipe | str | Path | None = None,
     resume: bool = False,
+    report: bool = True,
+    thumbnails: bool = True,
     watcher: Watcher | None = None,
     **options: object,
 ) -> Run:
@@ -69,6 +73,8 @@ def fit(
         test: A separate test set; no image of it is read before the final evaluation.
         recipe: A recipe, or the path of a TOML file with some of its fields; None for the defaults.
         resume: Continue an unfinished run in `out`. A finished run of the same images is returned unchanged.
+        report: Whether ``report.html`` and ``README.md`` are written into the artifact.
+        thumbnails: Whether the artifact may contain small pictures of held-out images, for the report.
         watcher: Receives progress and warnings. If it is None, warnings go to `warnings`, and progress goes to the log, a terminal
             or a notebook.
         **options: Fields of `Recipe` that replace those of `recipe`.
@@ -101,12 +107,16 @@ def fit(
                 partition = load_and_split(*_sources(data, test, claimed), claimed, relay)
             clock = Clock(started, folder.spent, claimed.budget or (BUDGET if auto else None))
             if clock.budget is not None:
-                return fit_within_budget(partition, _custom_network(backbone), folder, clock, relay)
-            with stage(relay.progress, Step(f"training with {claimed.strategy}", 2, steps)):
-                task = Tasks(partition, folder.scratch, _custom_network(backbone), relay).task_for(partition.recipe)
-                trained = train(task, folder, relay)
-            with stage(relay.progress, Step("saving and testing", 3, steps)):
-                return save_and_test(partition, Outcome(task, trained), folder, clock, relay)
+                run = fit_within_budget(partition, _custom_network(backbone), folder, clock, relay)
+            else:
+                with stage(relay.progress, Step(f"training with {claimed.strategy}", 2, steps)):
+                    task = Tasks(partition, folder.scratch, _custom_network(backbone), relay).task_for(partition.recipe)
+                    trained = train(task, folder, relay)
+                with stage(relay.progress, Step("saving and testing", 3, steps)):
+                    run = save_and_test(partition, Outcome(task, trained), folder, clock, relay)
+            if report:
+                document_run(run, scored_images(partition), relay, thumbnails=thumbnails, seconds=clock.left)
+            return run
     except Exception:
         relay.raise_again()  # the watcher's own error, even if a library replaced it
         raise
@@ -217,6 +227,13 @@ def evaluate(
     Raises:
         CrossroadsError: The folder is not an artifact, a label is unknown to it, or no image is readable.
     """
+    return _scored(run, data, class_names, strict, watcher)[1]
+
+
+def _scored(
+    run: str | PathLike[str], data: Source, class_names: str | Path | None, strict: bool, watcher: Watcher | None
+) -> tuple[Scored, Evaluation]:
+    """Scores a finished artifact on labelled images, as `evaluate` explains."""
     relay = watched(watcher)
     with stage(relay.progress, "loading the artifact"):
         predictor = Predictor.load(run)
@@ -233,7 +250,57 @@ def evaluate(
         images = f"{seen} of {len(scored.dataset)} images"
         text = f"{images} were in the training or validation set of {predictor.manifest.folder}; {BIASED}"
         relay.warning(Note(text, "seen-in-training", seen=seen, images=len(scored.dataset)))
-    return replace(evaluation, seen_in_training=seen, warnings=relay.warnings)
+    return scored, replace(evaluation, seen_in_training=seen, warnings=relay.warnings)
+
+
+@progress_ends()
+@warnings_shown()
+def write_report(
+    run: str | PathLike[str],
+    data: Source | None = None,
+    *,
+    out: str | Path | None = None,
+    class_names: str | Path | None = None,
+    thumbnails: bool = True,
+    watcher: Watcher | None = None,
+) -> Path:
+    """Writes the report of a run: one HTML file that loads nothing.
+
+    Args:
+        run: The folder that `fit` wrote, or the `Run` that it returned.
+        data: Labelled images to report on, in any form that `read` takes; None for the images that the run was scored on.
+        out: Path of the file. None for ``report.html``: in the artifact without `data`, otherwise in the working directory.
+        class_names: A file that names integer labels, if the artifact was trained with one.
+        thumbnails: Whether a report on `data` may contain small pictures.
+        watcher: Receives progress and warnings; None as in `fit`.
+
+    Returns:
+        The path of the file.
+
+    Raises:
+        CrossroadsError: The folder is not an artifact, a label is unknown to it, no image is readable, or `out` is another file.
+    """
+    if data is None:
+        return write_documents(run) if out is None else write_report_of(run, out)
+    target = require_report(artifact.REPORT if out is None else out)
+    scored, evaluation = _scored(run, data, class_names, False, watcher)
+    return write_report_on(run, scored, evaluation, target, thumbnails=thumbnails)
+
+
+@warnings_shown()
+def compare(*runs: str | PathLike[str]) -> Comparison:
+    """Puts finished artifacts side by side.
+
+    If two of them were tested on the same images, their difference is computed image by image, which is far more precise than a
+    comparison of their intervals.
+
+    Args:
+        *runs: At least two artifacts. The first is the one that the others are compared with.
+
+    Raises:
+        CrossroadsError: There are fewer than two, or a folder is not an artifact.
+    """
+    return compare_runs(runs)
 
 
 @progress_ends()

@@ -7,7 +7,19 @@ from typing import Annotated, Any, Optional
 
 import typer
 
-from crossroads.cli._app import INTERRUPTED, USUAL, Json, PlainCommand, Quiet, Verbose, app, recipe_options, starting, watching
+from crossroads.cli._app import (
+    INTERRUPTED,
+    OUTPUT,
+    USUAL,
+    Json,
+    PlainCommand,
+    Quiet,
+    Verbose,
+    app,
+    recipe_options,
+    starting,
+    watching,
+)
 from crossroads.errors import CrossroadsError, option
 from crossroads.recipe import GROUPS, Recipe
 from crossroads.recipe.fields import options
@@ -39,6 +51,12 @@ def fit(
         typer.Option(metavar="PATH", help="A TOML file that sets any of these options.", show_default=False, rich_help_panel=USUAL),
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the unfinished run in --out.", rich_help_panel=USUAL)] = False,
+    no_report: Annotated[
+        bool, typer.Option("--no-report", help="Write no report.html and no README.md.", rich_help_panel=OUTPUT)
+    ] = False,
+    no_thumbnails: Annotated[
+        bool, typer.Option("--no-thumbnails", help="Keep no small pictures of held-out images.", rich_help_panel=OUTPUT)
+    ] = False,
     json: Json = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
@@ -60,7 +78,16 @@ def fit(
         try:
             with starting(watcher):
                 from crossroads.api import fit as train
-            run = train(data, out=out, recipe=recipe, resume=resume, watcher=watcher, **fields)
+            run = train(
+                data,
+                out=out,
+                recipe=recipe,
+                resume=resume,
+                report=not no_report,
+                thumbnails=not no_thumbnails,
+                watcher=watcher,
+                **fields,
+            )
         except KeyboardInterrupt:
             raise _stopped(out) from None
     if json:
@@ -71,11 +98,14 @@ def fit(
 
 def _next_commands(out: Path, data: Path | None) -> list[tuple[str, str]]:
     """Returns commands that use the artifact."""
+    from importlib.util import find_spec
+
     from crossroads.report.program import command
 
+    served = [(command("serve", out), "try it in a browser")] if find_spec("uvicorn") is not None else []
     labelled = [] if data is None else [(command("evaluate", out, data), "score it on labelled images, such as new ones")]
     folder = [] if data is None or not data.is_dir() else [(command("predict", out, data), "label the images of a folder")]
-    return folder + labelled
+    return folder + labelled + served
 
 
 class _Stopped(CrossroadsError):

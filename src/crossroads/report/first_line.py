@@ -10,8 +10,8 @@ import sys
 from contextlib import suppress
 from typing import TextIO
 
-WORKING = ("audit", "advise", "fit", "evaluate", "predict", "demo", "report", "embed", "explain")
-"""Commands that show progress. The others answer at once."""
+WORKING = ("audit", "advise", "fit", "evaluate", "predict", "demo", "report")
+"""Commands that show progress with `cli._app.watching`, which removes the line."""
 
 _SILENT = ("-h", "--help", "-q", "--quiet")
 
@@ -22,7 +22,7 @@ def show_first_line(arguments: list[str]) -> None:
     """Writes ``starting`` to the terminal if a command with progress is to run. `clear_first_line` removes it."""
     if _shown or not arguments or arguments[0] not in WORKING or any(word in arguments for word in _SILENT):
         return
-    stream = sys.stderr if "--json" in arguments or arguments[0] == "predict" else sys.stdout
+    stream = sys.stderr if "--json" in arguments or arguments[0] in ("predict", "report") else sys.stdout
     with suppress(OSError, ValueError, AttributeError):  # no stream, or a closed one
         if stream.isatty() and os.environ.get("TERM", "") not in ("dumb", "unknown"):
             stream.write("- starting")
