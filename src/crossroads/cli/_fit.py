@@ -98,14 +98,11 @@ def fit(
 
 def _next_commands(out: Path, data: Path | None) -> list[tuple[str, str]]:
     """Returns commands that use the artifact."""
-    from importlib.util import find_spec
-
     from crossroads.report.program import command
 
-    served = [(command("serve", out), "try it in a browser")] if find_spec("uvicorn") is not None else []
     labelled = [] if data is None else [(command("evaluate", out, data), "score it on labelled images, such as new ones")]
     folder = [] if data is None or not data.is_dir() else [(command("predict", out, data), "label the images of a folder")]
-    return folder + labelled + served
+    return folder + labelled
 
 
 class _Stopped(CrossroadsError):
