@@ -20,14 +20,14 @@ from crossroads.data.audit import Audit
 from crossroads.data.audit import audit as check
 from crossroads.data.labels import align
 from crossroads.data.loading import refusal_notes, sample_notes
-from crossroads.data.partition import BIASED, Source, absent_class_notes, count_seen, load_and_split, test_rows
+from crossroads.data.partition import BIASED, Partition, Source, absent_class_notes, count_seen, load_and_split, test_rows
 from crossroads.data.readers import read
 from crossroads.errors import RecipeError, option, without_effect
 from crossroads.evaluation import Evaluation
 from crossroads.networks._once import built_once
 from crossroads.networks.construct import object_name, pinned
 from crossroads.predictor import Predictor, Scored, score
-from crossroads.progress import Note, Silent, Step, Watcher, stage
+from crossroads.progress import Note, Relay, Silent, Step, Watcher, stage
 from crossroads.race.anytime import fit_within_budget
 from crossroads.race.candidates import BUDGET
 from crossroads.recipe import Recipe, read_toml
@@ -39,6 +39,7 @@ from crossroads.run.finish import Outcome, Run, require_same_images, save_and_te
 from crossroads.run.folder import RunFolder
 from crossroads.run.task import Tasks, refuse_trained_graph, require_valid
 from crossroads.run.train import train
+from crossroads.track import require_known, tracked
 
 T = TypeVar("T")
 
@@ -59,6 +60,7 @@ def fit(
     resume: bool = False,
     report: bool = True,
     thumbnails: bool = True,
+    track: str | None = None,
     watcher: Watcher | None = None,
     **options: object,
 ) -> Run:
@@ -75,6 +77,7 @@ def fit(
         resume: Continue an unfinished run in `out`. A finished run of the same images is returned unchanged.
         report: Whether ``report.html`` and ``README.md`` are written into the artifact.
         thumbnails: Whether the artifact may contain small pictures of held-out images, for the report.
+        track: ``tensorboard`` or ``mlflow`` to log the run there too; None to log it nowhere. The result is the same.
         watcher: Receives progress and warnings. If it is None, warnings go to `warnings`, and progress goes to the log, a terminal
             or a notebook.
         **options: Fields of `Recipe` that replace those of `recipe`.
@@ -87,6 +90,7 @@ def fit(
     """
     started = time.perf_counter()
     relay = watched(watcher, trains=True)
+    require_known(track)
     folder = RunFolder(out)
     asked, given = _requested(recipe, data, test, options | _name_of(backbone))
     if folder.finished and resume:
@@ -102,24 +106,30 @@ def fit(
         with folder.claim(asked, given=given, resume=resume) as claimed:
             require_valid(claimed, _custom_network(backbone), relay.progress)
             auto = claimed.strategy == "auto"
-            steps = 4 if auto else 2 if claimed.budget else 3
-            with stage(relay.progress, Step(READING, 1, steps)):
-                partition = load_and_split(*_sources(data, test, claimed), claimed, relay)
             clock = Clock(started, folder.spent, claimed.budget or (BUDGET if auto else None))
-            if clock.budget is not None:
-                run = fit_within_budget(partition, _custom_network(backbone), folder, clock, relay)
-            else:
-                with stage(relay.progress, Step(f"training with {claimed.strategy}", 2, steps)):
-                    task = Tasks(partition, folder.scratch, _custom_network(backbone), relay).task_for(partition.recipe)
-                    trained = train(task, folder, relay)
-                with stage(relay.progress, Step("saving and testing", 3, steps)):
-                    run = save_and_test(partition, Outcome(task, trained), folder, clock, relay)
-            if report:
-                document_run(run, scored_images(partition), relay, thumbnails=thumbnails, seconds=clock.left)
-            return run
+            steps = 4 if auto else 2 if claimed.budget else 3
+            with tracked(track, folder, claimed, relay) as tracking:
+                relay = tracking.watcher
+                with stage(relay.progress, Step(READING, 1, steps)):
+                    partition = load_and_split(*_sources(data, test, claimed), claimed, relay)
+                run = _trained(partition, _custom_network(backbone), folder, clock, relay)
+                if report:
+                    document_run(run, scored_images(partition), relay, thumbnails=thumbnails, seconds=clock.left)
+                return tracking.finish(run)
     except Exception:
         relay.raise_again()  # the watcher's own error, even if a library replaced it
         raise
+
+
+def _trained(partition: Partition, own: object, folder: RunFolder, clock: Clock, watcher: Relay) -> Run:
+    """Trains, tests and saves. `own` is a network of the user's own as an object, or None."""
+    if clock.budget is not None:
+        return fit_within_budget(partition, own, folder, clock, watcher)
+    with stage(watcher.progress, Step(f"training with {partition.recipe.strategy}", 2, 3)):
+        task = Tasks(partition, folder.scratch, own, watcher).task_for(partition.recipe)
+        trained = train(task, folder, watcher)
+    with stage(watcher.progress, Step("saving and testing", 3, 3)):
+        return save_and_test(partition, Outcome(task, trained), folder, clock, watcher)
 
 
 @progress_ends()

@@ -57,6 +57,15 @@ def fit(
     no_thumbnails: Annotated[
         bool, typer.Option("--no-thumbnails", help="Keep no small pictures of held-out images.", rich_help_panel=OUTPUT)
     ] = False,
+    track: Annotated[
+        Optional[str],
+        typer.Option(
+            metavar="NAME",
+            help="Also log the run to TensorBoard or MLflow. [tensorboard, mlflow]",
+            show_default=False,
+            rich_help_panel=OUTPUT,
+        ),
+    ] = None,
     json: Json = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
@@ -83,6 +92,7 @@ def fit(
                 out=out,
                 recipe=recipe,
                 resume=resume,
+                track=track,
                 report=not no_report,
                 thumbnails=not no_thumbnails,
                 watcher=watcher,

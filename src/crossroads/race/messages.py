@@ -67,8 +67,8 @@ def started(plan: Plan) -> Note:
     return Note(text, "race-started", budget=plan.budget, expected=expected)
 
 
-def run_started(results: Results, index: int, epochs: int | None) -> Note:
-    """Returns the note that a run starts."""
+def run_started(results: Results, index: int, epochs: int | None, name: str) -> Note:
+    """Returns the note that the run with this name starts."""
     candidate = results.candidate(index)
     part = "" if epochs == candidate.recipe.epochs else f", {epochs} of {candidate.recipe.epochs} epochs"
     text, expected = f"trying {short_name(results.plan, candidate.recipe)}{part}", None
@@ -76,7 +76,7 @@ def run_started(results: Results, index: int, epochs: int | None) -> Note:
         expected = round(results.expected(index, epochs).value, 4)
         text += f": accuracy {expected:.3f} expected"
     facts = _facts(candidate.recipe) | {"epochs": epochs, "usual_epochs": candidate.recipe.epochs, "expected": expected}
-    return Note(text, "run-started", **facts)
+    return Note(text, "run-started", **facts, run=name)
 
 
 def skipped(results: Results, skips: Sequence[Skip]) -> Note:
