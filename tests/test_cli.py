@@ -80,7 +80,7 @@ def test_fit_prints_each_epoch_and_the_scores(crossroads, data, tmp_path):
     lines = out.splitlines()
     assert sum(line.startswith("epoch ") for line in lines) == 2
     assert "validation loss" in next(line for line in lines if line.startswith("epoch 1/2"))
-    assert any(line.startswith("test_accuracy: ") for line in lines)
+    assert any(line.startswith("test accuracy: ") for line in lines)
     assert f"artifact: {tmp_path / 'run'}" in lines
     assert err == ""
 
@@ -117,21 +117,21 @@ def test_the_runs_of_a_race_are_shown_before_the_scores(capsys, tmp_path):
     }
     print_run(Run(tmp_path, metrics))
     shown = [line.split() for line in capsys.readouterr().out.splitlines()]
-    assert shown[0] == ["run", "backbone", "epochs", "expected", "validation", "images", "seconds"]
+    assert shown[0] == ["run", "backbone", "epochs", "expected", "validation", "images", "time"]
     assert shown[2:7] == [
-        ["early-features", "mobilenet", "-", "0.800", "0.7500", "8", "12"],
-        ["finetune", "mobilenet", "0", "of", "5", "-", "-", "-", "12", "no", "room"],
-        ["warm-start", "mobilenet", "2", "of", "5", "0.800", "0.8750", "8", "12", "won"],
-        ["from-scratch", "mobilenet", "5", "0.800", "0.5000", "8", "12"],
-        ["finetune", "mobilenet", "5", "0.800", "0.7500", "8", "12", "kept", "its", "first", "head"],
+        ["early-features", "mobilenet", "-", "0.800", "0.7500", "8", "12.3", "s"],
+        ["finetune", "mobilenet", "0", "of", "5", "-", "-", "-", "12.3", "s", "no", "room"],
+        ["warm-start", "mobilenet", "2", "of", "5", "0.800", "0.8750", "8", "12.3", "s", "won"],
+        ["from-scratch", "mobilenet", "5", "0.800", "0.5000", "8", "12.3", "s"],
+        ["finetune", "mobilenet", "5", "0.800", "0.7500", "8", "12.3", "s", "kept", "its", "first", "head"],
     ]
-    assert shown[9][0] == "choice:"
+    assert shown[-1][0] == "choice:"
 
 
 def test_quiet_shows_the_scores_only(crossroads, data, tmp_path):
     _, out, err = crossroads("fit", data, "--out", tmp_path / "run", *QUICK, "--quiet")
     assert not any(line.startswith(("epoch ", "decoding")) for line in out.splitlines())
-    assert "test_accuracy: " in out
+    assert "test accuracy: " in out
     assert [line.split()[:4] for line in err.splitlines()] == [["note:", "12", "test", "images"]]  # a warning
 
 
@@ -274,7 +274,7 @@ def test_audit(crossroads, data):
 def test_audit_of_data_without_problems_says_so(crossroads, data, monkeypatch):
     monkeypatch.setattr("crossroads.api.audit", lambda *a, **k: replace(audit(*a, **k), findings=()))
     _, out, _ = crossroads("audit", data)
-    assert out.rstrip().endswith("no problems found")
+    assert "no problems found" in out.splitlines()
 
 
 def test_audit_lists_every_refused_image(crossroads, data, tmp_path):
@@ -410,7 +410,7 @@ def test_no_command_prints_the_help(crossroads):
 def test_output_into_a_closed_pipe_is_no_traceback(artifact, data):
     command = f"{sys.executable} -m crossroads evaluate {artifact} {data} --quiet | head -n 1"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
-    assert done.stdout.startswith("n: ")
+    assert done.stdout.startswith("accuracy: ")
     assert "Traceback" not in done.stderr
 
 
@@ -437,7 +437,7 @@ def test_advise_prints_recommendations_and_json(crossroads, data, tmp_path, monk
     options = ("--backbone", "quiz-cnn", "--weights", "none", "--image-size", "16", "--validation", "0.2", "--test-fraction", "0.2")
     code, out, err = crossroads("advise", data, *options, "--budget", "10m")
     assert (code, err) == (0, "")
-    for part in ("recommended: ", "\nRecommended strategies", "\nReasons\n", "\nProbe accuracy by depth: quiz-cnn"):
+    for part in ("recommended: ", "\nStrategies by expected accuracy", "\nReasons\n", "\nProbe accuracy by depth: quiz-cnn"):
         assert part in out
     shutil.copytree(data, tmp_path / "data")
     for number in range(10):  # some of them in the training split

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,8 +12,9 @@ from hypothesis import strategies as st
 from sklearn import metrics
 
 from crossroads import evaluation
+from crossroads.data.loading import Refusal
 from crossroads.errors import DataError
-from crossroads.evaluation import CROSS_VALIDATION_VARIANCE, evaluate, paired_difference, widened, wilson_interval
+from crossroads.evaluation import CROSS_VALIDATION_VARIANCE, Evaluation, evaluate, paired_difference, widened, wilson_interval
 from refusals import refused
 
 
@@ -78,8 +80,16 @@ def test_a_class_without_images_has_no_scores_and_does_not_count_in_balanced_acc
     assert e.balanced_accuracy == 0.75
     assert e.per_class[1].recall == 0.5
     assert e.untested_classes == tuple(e.to_json()["untested_classes"]) == ("never",)
-    assert dict(e.lines())["untested_classes"].startswith("1 of 3")
-    assert "untested_classes" not in dict(evaluate(confident([0, 1], 2), [0, 1], "ab").lines())
+    assert evaluate(confident([0, 1], 2), [0, 1], "ab").untested_classes == ()
+
+
+def test_an_evaluation_is_read_from_its_json():
+    e = evaluate(confident([0, 1, 0], 3), [0, 1, 1], ["a", "b", "never"], groups=[0, 1, 1])
+    e = replace(e, refused=(Refusal(4, "x.png", "no image"),), warnings=("few images",))
+    again = Evaluation.from_json(json.loads(json.dumps(e.to_json())))
+    assert again.to_json() == e.to_json()
+    assert (again.per_class, again.mistakes, again.top_k) == (e.per_class, e.mistakes, e.top_k)
+    assert not again.confusion_matrix.flags.writeable
 
 
 def test_class_that_is_never_predicted_has_no_precision():
@@ -242,21 +252,6 @@ def test_json_has_no_nan_and_the_summary_has_five_keys():
     assert values["per_class"][5] == {"name": "c5", "precision": None, "recall": None, "f1": None, "support": 0}
     assert np.array_equal(values["confusion_matrix"], e.confusion_matrix)
     assert {"top_k", "mistakes", "expected_calibration_error", "interval_method", "groups", "classes"} <= values.keys()
-
-
-def test_lines_start_as_the_notes_print_them():
-    p, y, classes = drawn(1)
-    names = [name for name, _ in evaluate(p, y, classes).lines()]
-    assert names[:3] == ["n", "loss", "accuracy"]
-    assert "top_1_accuracy" not in names
-    assert "top_5_accuracy" in names
-
-
-def test_the_table_has_one_line_per_class_and_dashes_for_undefined_scores():
-    table = evaluate(confident([0, 1], 3), [0, 1], ["stop", "a long class name", "never"]).table().splitlines()
-    assert len(table) == 4
-    assert table[3].split() == ["never", "-", "-", "-", "0", "not", "tested"]
-    assert len({len(line) for line in table[:3]}) == 1
 
 
 def test_an_evaluation_cannot_be_changed():

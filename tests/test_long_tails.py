@@ -56,7 +56,7 @@ def test_every_class_is_trained_and_small_ones_are_marked_as_not_tested(options,
     assert support == {name: 0 if name in ("one", "uno") else max(1, round(0.1 * n)) for name, n in COUNTS.items()}
     assert set(crossroads.load(run.artifact).classes) == set(COUNTS)
     print_run(run)
-    assert "test_untested_classes: 2 of 8" in capsys.readouterr().out
+    assert "classes without test images: 2 of 8" in capsys.readouterr().out
 
 
 def test_tracks_of_a_small_class_stay_whole(own, tmp_path):

@@ -25,7 +25,7 @@ from crossroads import artifact
 from crossroads.data import images
 from crossroads.data.dataset import Dataset
 from crossroads.data.readers import read
-from crossroads.errors import ArtifactError, DataError, ImageRefused
+from crossroads.errors import ArtifactError, CrossroadsWarning, DataError, ImageRefused
 from crossroads.inference import BATCH
 from crossroads.predictor import Predictor
 from refusals import refused
@@ -286,13 +286,41 @@ def test_a_bad_image_is_named(predictor, tmp_path):
         predictor.predict([3])
 
 
-ALONE = ["sign.png", b"bytes", bytearray(b"bytes"), Path("sign.png"), pixels(1)[0], pixels(1)[0] / 255, np.array("sign.png")]
+def test_a_single_image_has_a_single_prediction(predictor, tmp_path):
+    image, path = pixels(1)[0], tmp_path / "sign.png"
+    path.write_bytes(encoded(image))
+    (expected,) = predictor.predict([image])
+    for alone in (image, path.read_bytes(), bytearray(path.read_bytes()), Image.fromarray(image), image / 255):
+        assert predictor.predict(alone) == expected
+    for named in (path, str(path), np.array(str(path))):
+        found = predictor.predict(named)
+        assert (found.name, found.labels) == (str(path), expected.labels)
+    assert predictor.predict_each(path) == ([predictor.predict(path)], [])
 
 
-@pytest.mark.parametrize("alone", [*ALONE, Image.new("RGB", (8, 8)), 3])
-def test_a_single_image_without_a_list_is_refused(predictor, alone):
+def test_a_single_image_that_cannot_be_read_is_named(predictor):
+    with pytest.raises(ImageRefused, match=r"nowhere\.png"):
+        predictor.predict("nowhere.png")
+    with pytest.raises(ImageRefused):
+        predictor.predict("a" * 5000)
+
+
+def test_an_object_that_is_no_image_is_refused(predictor):
     with refused("not-a-sequence", DataError, field="images"):
-        predictor.predict(alone)
+        predictor.predict(3)
+
+
+def test_a_folder_is_predicted_in_natural_order(predictor, tmp_path):
+    for name in ("shot10.png", "shot9.png", "deep/shot1.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(encoded(pixels(1)[0]))
+    names = [str(tmp_path / name) for name in ("deep/shot1.png", "shot9.png", "shot10.png")]
+    assert [found.name for found in predictor.predict(tmp_path)] == names
+    mixed = [pixels(1)[0], str(tmp_path), tmp_path / "shot9.png"]
+    assert [found.name for found in predictor.predict(mixed)] == ["image 0", *names, names[1]]
+    (tmp_path / "notes.txt").write_text("x")
+    with pytest.warns(CrossroadsWarning, match="txt"):
+        assert len(predictor.predict(tmp_path)) == 3
 
 
 def test_arrays_of_paths_or_of_images_of_any_size_are_predicted(predictor, tmp_path):
@@ -329,15 +357,11 @@ def test_predict_each_names_unreadable_images_and_predicts_the_others(predictor)
     assert [p.labels[0].label for p in found] == [CLASSES[best[i]] for i in range(BATCH + 5) if i not in (2, BATCH + 1)]
 
 
-def test_a_folder_instead_of_an_image_is_refused(predictor, tmp_path):
+def test_a_folder_without_images_is_refused(predictor, tmp_path):
     (tmp_path / "photos").mkdir()
-    with pytest.raises(ImageRefused, match=r"photos: is a folder; give image files"):
-        predictor.predict([tmp_path / "photos"])
-
-
-def test_a_folder_instead_of_the_images_is_refused(predictor, tmp_path):
-    with refused("not-a-sequence", DataError, hint="give the files of the folder"):
-        predictor.predict(tmp_path)
+    for place in (tmp_path, [tmp_path / "photos"]):
+        with refused("no-images", DataError):
+            predictor.predict(place)
 
 
 def test_top_must_be_positive(predictor):

@@ -7,7 +7,19 @@ import pytest
 
 import crossroads
 from crossroads.errors import RecipeError
-from crossroads.progress import Note, Relay, Silent, StopTraining, Uncounted, require_watcher, stage, stage_line
+from crossroads.progress import (
+    EpochRecord,
+    Note,
+    Relay,
+    Silent,
+    Step,
+    StopTraining,
+    Uncounted,
+    epoch_line,
+    require_watcher,
+    stage,
+    stage_line,
+)
 from refusals import refused
 from watchers import Notes
 
@@ -115,6 +127,24 @@ def test_a_note_is_a_string_with_its_facts_also_after_pickling():
 )
 def test_the_end_of_a_stage_is_reported_in_images_or_in_mb(stage, line):
     assert stage_line(stage, 1_500_000) == line
+
+
+@pytest.mark.parametrize(
+    ("phase", "rate", "total", "line"),
+    [
+        ("head", 0.0, 1, "head solved  1.5 s  loss 0.2500  validation loss 0.5000  validation accuracy 0.8750"),
+        ("head", 0.001, 1, "head epoch 1/1  "),
+        ("tune", 0.0, 1, "tune epoch 1/1  "),
+        ("train", 0.001, 4, "epoch 1/4  "),
+    ],
+)
+def test_the_line_of_an_epoch_names_its_phase(phase, rate, total, line):
+    assert epoch_line(EpochRecord(phase, 1, 1.5, rate, 0.25, 0.5, 0.875), total).startswith(line)
+
+
+def test_a_step_is_the_same_after_pickling():
+    step = pickle.loads(pickle.dumps(Step("comparing", 3, 4)))
+    assert (step, step.number, step.total) == ("comparing", 3, 4)
 
 
 class Stages(Silent):

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from crossroads.estimator import ImageClassifier
     from crossroads.evaluation import Evaluation
     from crossroads.predictor import Predictor, load
-    from crossroads.progress import Silent, Uncounted, Watcher
+    from crossroads.progress import Silent, Step, Uncounted, Watcher
     from crossroads.recipe import Augmentation, Recipe
     from crossroads.run.finish import Run
 
@@ -38,6 +38,7 @@ _HOMES = {
     "Recipe": "crossroads.recipe",
     "Run": "crossroads.run.finish",
     "Silent": "crossroads.progress",
+    "Step": "crossroads.progress",
     "Uncounted": "crossroads.progress",
     "Watcher": "crossroads.progress",
     "advise": "crossroads.api",
@@ -63,6 +64,7 @@ __all__ = [
     "Recipe",
     "Run",
     "Silent",
+    "Step",
     "Uncounted",
     "Watcher",
     "advise",

@@ -1,5 +1,17 @@
-"""Runs the command line as ``python -m crossroads``."""
+"""Runs the command line, as ``crossroads`` and as ``python -m crossroads``."""
 
-from crossroads.cli import main
+import sys
 
-main()
+from crossroads.report.first_line import show_first_line
+
+
+def main() -> None:
+    """Shows that the program starts, then imports and runs the command line."""
+    show_first_line(sys.argv[1:])
+    from crossroads.cli import main as run
+
+    run()
+
+
+if __name__ == "__main__":
+    main()

@@ -15,7 +15,7 @@ from crossroads._runtime.keras_setup import require_usable_keras
 from crossroads._runtime.process import process_settings, warnings_shown
 from crossroads.advice.candidate_backbones import candidate_backbones
 from crossroads.advice.evidence import Advice
-from crossroads.advice.recommend import recommend
+from crossroads.advice.recommend import STEPS, recommend
 from crossroads.data.audit import Audit
 from crossroads.data.audit import audit as check
 from crossroads.data.labels import align
@@ -27,12 +27,12 @@ from crossroads.evaluation import Evaluation
 from crossroads.networks._once import built_once
 from crossroads.networks.construct import object_name, pinned
 from crossroads.predictor import Predictor, Scored, score
-from crossroads.progress import Note, Relay, Silent, Watcher, stage
+from crossroads.progress import Note, Relay, Silent, Step, Watcher, stage
 from crossroads.race.anytime import fit_within_budget
 from crossroads.race.candidates import BUDGET
 from crossroads.recipe import Recipe, read_toml
 from crossroads.report.compare import Comparison, compare_runs
-from crossroads.report.default_watcher import watched
+from crossroads.report.default_watcher import progress_ends, watched
 from crossroads.report.documents import document_run, require_report, write_documents, write_report_of, write_report_on
 from crossroads.run.clock import Clock
 from crossroads.run.finish import Outcome, Run, require_same_images, save_and_test, scored_images
@@ -43,10 +43,11 @@ from crossroads.track import require_known, tracked
 
 T = TypeVar("T")
 
-READING = "reading the data"
+READING = "reading images"
 """The stage that finds the images and splits them."""
 
 
+@progress_ends()
 @process_settings()
 @built_once()
 def fit(
@@ -104,10 +105,12 @@ def fit(
     try:
         with folder.claim(asked, given=given, resume=resume) as claimed:
             require_valid(claimed, _custom_network(backbone), relay.progress)
-            clock = Clock(started, folder.spent, claimed.budget or (BUDGET if claimed.strategy == "auto" else None))
+            auto = claimed.strategy == "auto"
+            clock = Clock(started, folder.spent, claimed.budget or (BUDGET if auto else None))
+            steps = 4 if auto else 2 if claimed.budget else 3
             with tracked(track, folder, claimed, relay) as tracking:
                 relay = tracking.watcher
-                with stage(relay.progress, READING):
+                with stage(relay.progress, Step(READING, 1, steps)):
                     partition = load_and_split(*_sources(data, test, claimed), claimed, relay)
                 run = _trained(partition, _custom_network(backbone), folder, clock, relay)
                 if report:
@@ -122,10 +125,14 @@ def _trained(partition: Partition, own: object, folder: RunFolder, clock: Clock,
     """Trains, tests and saves. `own` is a network of the user's own as an object, or None."""
     if clock.budget is not None:
         return fit_within_budget(partition, own, folder, clock, watcher)
-    task = Tasks(partition, folder.scratch, own, watcher).task_for(partition.recipe)
-    return save_and_test(partition, Outcome(task, train(task, folder, watcher)), folder, clock, watcher)
+    with stage(watcher.progress, Step(f"training with {partition.recipe.strategy}", 2, 3)):
+        task = Tasks(partition, folder.scratch, own, watcher).task_for(partition.recipe)
+        trained = train(task, folder, watcher)
+    with stage(watcher.progress, Step("saving and testing", 3, 3)):
+        return save_and_test(partition, Outcome(task, trained), folder, clock, watcher)
 
 
+@progress_ends()
 @process_settings()
 @built_once()
 def advise(
@@ -167,7 +174,7 @@ def advise(
     files = _several(weights, asked.weights)
     _require_each_valid(asked, named, files, relay)
     require_usable_keras()
-    with stage(relay.progress, READING):
+    with stage(relay.progress, Step(READING, 1, STEPS)):
         partition = load_and_split(*_sources(data, test, asked), asked, relay)
     considered = candidate_backbones(named, files, relay, own=True)
     advice = recommend(partition.train, partition.median_side, considered, partition.recipe, relay)
@@ -208,6 +215,7 @@ def _require_apart(out: Path, *sources: Source | None) -> None:
             )
 
 
+@progress_ends()
 @warnings_shown()
 def evaluate(
     run: str | PathLike[str],
@@ -255,6 +263,7 @@ def _scored(
     return scored, replace(evaluation, seen_in_training=seen, warnings=relay.warnings)
 
 
+@progress_ends()
 @warnings_shown()
 def write_report(
     run: str | PathLike[str],
@@ -304,6 +313,7 @@ def compare(*runs: str | PathLike[str]) -> Comparison:
     return compare_runs(runs)
 
 
+@progress_ends()
 @warnings_shown()
 def audit(data: Source, *, min_images: int = 10, watcher: Watcher | None = None) -> Audit:
     """Checks labelled images before training. Every image is read once.
@@ -318,7 +328,8 @@ def audit(data: Source, *, min_images: int = 10, watcher: Watcher | None = None)
         dataset = read(data)
     for note in dataset.notes:
         relay.warning(note)
-    return check(dataset, min_images=min_images, progress=partial(relay.progress, "checking"))
+    with stage(relay.progress, "looking for problems"):
+        return check(dataset, min_images=min_images, progress=partial(relay.progress, "checking"))
 
 
 def _requested(

@@ -21,9 +21,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -131,25 +131,6 @@ class Evaluation(Shown):
         """The classes without images. They have no recall and are left out of the balanced accuracy."""
         return tuple(score.name for score in self.per_class if not score.support)
 
-    def lines(self) -> Iterator[tuple[str, str | float]]:
-        """Yields the scores as (name, value), in the order in which they are printed as ``name: value``."""
-        yield "n", self.n
-        if self.seen_in_training:
-            yield "seen_in_training", self.seen_in_training
-        if self.refused:
-            yield "refused", len(self.refused)
-        if self.groups is not None:
-            yield "groups", self.groups
-        yield "loss", self.loss
-        yield "accuracy", self.accuracy
-        yield "accuracy_interval", _with_method(self.accuracy_interval, self.interval_method)
-        yield "balanced_accuracy", self.balanced_accuracy
-        yield "balanced_accuracy_interval", _with_method(self.balanced_accuracy_interval, self.interval_method)
-        yield from ((f"top_{k}_accuracy", accuracy) for k, accuracy in self.top_k.items() if k > 1)
-        yield "expected_calibration_error", self.expected_calibration_error
-        if self.untested_classes:
-            yield "untested_classes", f"{len(self.untested_classes)} of {len(self.classes)}, left out of balanced_accuracy"
-
     def summary(self) -> dict[str, Any]:
         """Returns the five main scores, ready for JSON: n, accuracy, accuracy_interval, balanced_accuracy, loss."""
         return {
@@ -165,19 +146,23 @@ class Evaluation(Shown):
         values = {**self.summary(), **to_plain(self), "untested_classes": list(self.untested_classes)}
         return values | {"warnings": list(self.warnings)}  # they keep their codes
 
-    def table(self) -> str:
-        """Returns the scores of the classes as text, one class per line, with ``-`` for an undefined score.
-
-        A class without images is marked as not tested.
-        """
-        width = max(len("class"), *(len(score.name) for score in self.per_class))
-        header = f"{'class':<{width}}  precision  recall      f1  support"
-        rows = (
-            f"{s.name:<{width}}  {_cell(s.precision):>9}  {_cell(s.recall):>6}  {_cell(s.f1):>6}  {s.support:>7}"
-            + ("" if s.support else "  not tested")
-            for s in self.per_class
-        )
-        return "\n".join([header, *rows])
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Self:
+        """Returns the evaluation from which `to_json` made these values. The rows of refused images are lost, and become -1."""
+        matrix = np.array(values["confusion_matrix"], np.int64)
+        matrix.setflags(write=False)
+        read = {name: values[name] for name in cls.__dataclass_fields__} | {
+            "classes": tuple(values["classes"]),
+            "accuracy_interval": tuple(values["accuracy_interval"]),
+            "balanced_accuracy_interval": tuple(values["balanced_accuracy_interval"]),
+            "top_k": {int(k): accuracy for k, accuracy in values["top_k"].items()},
+            "per_class": tuple(ClassScore(**score) for score in values["per_class"]),
+            "confusion_matrix": matrix,
+            "mistakes": tuple(Mistake(**mistake) for mistake in values["mistakes"]),
+            "refused": tuple(Refusal(-1, refusal["name"], refusal["reason"]) for refusal in values["refused"]),
+            "warnings": tuple(values["warnings"]),
+        }
+        return cls(**read)
 
 
 def evaluate(
@@ -465,11 +450,3 @@ def _group_numbers(groups: ArrayLike, n: int) -> NDArray[np.int64]:
 
 def _other_shape(argument: str, expected: str, received: tuple[int, ...]) -> DataError:
     return DataError(f"{argument} must have the shape {expected}", code="other-shape", field=argument, received=received)
-
-
-def _with_method(interval: Interval, method: str) -> str:
-    return f"{interval[0]:.4f} to {interval[1]:.4f} (95 %, {method})"
-
-
-def _cell(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4f}"

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import itertools
+import os
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from os import PathLike
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, Self, cast, overload
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from crossroads._runtime.process import warnings_shown
 from crossroads.artifact import GRAPH, Manifest, open_verified
 from crossroads.data.dataset import Dataset
+from crossroads.data.image_files import image_files
 from crossroads.data.loading import Refusal, Streamed, no_readable_image, stream, stream_pictures
 from crossroads.data.pictures import Picture
-from crossroads.errors import ArtifactError, DataError, ImageRefused, option
+from crossroads.errors import ArtifactError, CrossroadsWarning, DataError, ImageRefused, option
 from crossroads.evaluation import Evaluation, evaluate
 from crossroads.files.text import printable
 from crossroads.inference import BATCH, Graph
@@ -223,24 +228,38 @@ class Predictor:
                 else:
                     refuse(position, refusal)
 
-    def predict(self, images: Iterable[Picture] | NDArray[np.uint8], top: int = 5) -> list[Prediction]:
-        """Predicts the most probable classes of each image.
+    @overload
+    def predict(self, images: bytes | Image.Image, top: int = 5) -> Prediction: ...
+    @overload
+    def predict(  # type: ignore[overload-overlap]  # a str is also an iterable of str
+        self, images: str | PathLike[str] | NDArray[Any], top: int = 5
+    ) -> Prediction | list[Prediction]: ...
+    @overload
+    def predict(self, images: Iterable[Picture], top: int = 5) -> list[Prediction]: ...
+
+    def predict(self, images: Picture | Iterable[Picture], top: int = 5) -> Prediction | list[Prediction]:
+        """Predicts the most probable classes of one image or of each of many images.
 
         Args:
-            images: Paths, encoded files as bytes, Pillow images, or arrays (h, w), (h, w, 1), (h, w, 3) or (h, w, 4), as
-                `crossroads.read` accepts them. Any iterable works. It is consumed once, with few images in memory at a time.
+            images: One image: a path, an encoded file as bytes, a Pillow image, or an array (h, w), (h, w, 1), (h, w, 3) or
+                (h, w, 4), as `crossroads.read` accepts them. Or a folder, whose images are predicted in natural order. Or any
+                iterable of images and folders, such as a list or an array (n, h, w, 3). It is consumed once, with few images in
+                memory at a time.
             top: Number of classes to rank, at least 1.
+
+        Returns:
+            One prediction for one image, otherwise a list of predictions.
 
         Raises:
             ImageRefused: An image cannot be read; the message names it.
-            DataError: `top` is below 1, or `images` is a single image.
+            DataError: `top` is below 1, or a folder holds no image.
         """
         predictions, _ = self._predict(images, top, strict=True)
-        return predictions
+        return predictions[0] if _is_single_image(images) else predictions
 
     def predict_each(
         self,
-        images: Iterable[Picture] | NDArray[np.uint8],
+        images: Picture | Iterable[Picture],
         top: int = 5,
         *,
         progress: Callable[[int], None] | None = None,
@@ -260,7 +279,7 @@ class Predictor:
         """
         return self._predict(images, top, strict=False, progress=progress)
 
-    def stream(self, images: Iterable[Picture] | NDArray[np.uint8], top: int = 5) -> Iterator[Prediction | ImageRefused]:
+    def stream(self, images: Picture | Iterable[Picture], top: int = 5) -> Iterator[Prediction | ImageRefused]:
         """Yields the prediction of each image, in order, or its refusal.
 
         Any number of images may come, one by one and without an end: only a few batches are in memory. They are decoded while
@@ -271,7 +290,7 @@ class Predictor:
             top: As for `predict`.
 
         Raises:
-            DataError: `top` is below 1, or `images` is a single image.
+            DataError: `top` is below 1, or a folder holds no image.
         """
         if top < 1:
             raise DataError(f"{option('top')} must be at least 1", code="out-of-range", field="top", received=top)
@@ -285,7 +304,7 @@ class Predictor:
     @warnings_shown()
     def _predict(
         self,
-        images: Iterable[Picture] | NDArray[np.uint8],
+        images: Picture | Iterable[Picture],
         top: int,
         *,
         strict: bool,
@@ -311,18 +330,19 @@ class Predictor:
         return tuple(Ranked(self.classes[i], float(probabilities[i])) for i in best)
 
 
-def _named(images: Iterable[Picture], names: dict[int, str]) -> Iterator[Picture]:
-    """Yields the images. Enters the paths among them in `names` by their position."""
-    if _is_single_image(images) or not isinstance(images, Iterable):
-        folder = isinstance(images, str | PathLike) and Path(images).is_dir()
+def _named(images: Picture | Iterable[Picture], names: dict[int, str]) -> Iterator[Picture]:
+    """Yields the images, those of a folder in its place. Enters the paths among them in `names` by their position."""
+    alone = _is_single_image(images) or _is_folder(images)
+    if not alone and not isinstance(images, Iterable):
         raise DataError(
-            "predict takes a sequence of images",
+            "predict takes an image, a folder, or a sequence of them",
             code="not-a-sequence",
             field="images",
             received=type(images).__name__,
-            hint="give the files of the folder" if folder else "put the image in a list",
+            hint="put the images in a list",
         )
-    for position, image in enumerate(images):
+    several = cast(Iterable[Picture], [_unboxed(images)] if alone else images)
+    for position, image in enumerate(itertools.chain.from_iterable(map(_files_of, several))):
         if isinstance(image, str | PathLike):
             names[position] = printable(str(image))
         yield image
@@ -335,11 +355,34 @@ def _refused(name: str, error: ImageRefused) -> ImageRefused:
     return named
 
 
+def _files_of(image: Picture) -> Iterable[Picture]:
+    """Returns the images of a folder, or the image itself. Warns of files that are left out."""
+    if not _is_folder(image):
+        return [image]
+    files, notes = image_files(Path(cast("str | PathLike[str]", image)))
+    for note in notes:
+        warnings.warn(note, CrossroadsWarning, stacklevel=2)
+    return files
+
+
+def _is_folder(image: object) -> bool:
+    return isinstance(image, str | PathLike) and os.path.isdir(image)  # noqa: PTH112 - a path that is too long is no folder
+
+
 def _is_single_image(images: object) -> bool:
-    """Returns whether this is a single image, although it may be iterable."""
+    """Returns whether this is a single image, although it may be iterable. A folder is not."""
+    if isinstance(images, str | PathLike):
+        return not _is_folder(images)
     if isinstance(images, np.ndarray):
         return images.ndim == 0 or (images.ndim in (2, 3) and images.dtype.kind in "buif")
-    return isinstance(images, str | bytes | bytearray | memoryview | PathLike)
+    if isinstance(images, bytes | bytearray | memoryview | Image.Image):
+        return True
+    return hasattr(images, "__array__") and getattr(images, "ndim", 0) in (2, 3)  # such as a tensor
+
+
+def _unboxed(image: Any) -> Any:
+    """Returns the path in an array without dimensions, or the image itself."""
+    return image.item() if isinstance(image, np.ndarray) and image.ndim == 0 else image
 
 
 def _reloaded(kind: type[Predictor], folder: Path, files: dict[str, Any], threads: int | None) -> Predictor:

@@ -64,7 +64,26 @@ class Uncounted(str):
     A watcher receives its begin as 0 of 1 and its end as 1 of 1.
     """
 
-    __slots__ = ()
+
+class Step(Uncounted):
+    """One of the few large stages of a call, in their order, such as the second of four. The stages of the work are inside it.
+
+    Args:
+        name: Name of the stage.
+        number: Its number, counted from 1.
+        total: Number of steps of the call.
+    """
+
+    number: int
+    total: int
+
+    def __new__(cls, name: str, number: int, total: int) -> Step:  # noqa: D102
+        step = super().__new__(cls, name)
+        step.number, step.total = number, total
+        return step
+
+    def __getnewargs__(self) -> tuple[str, int, int]:  # type: ignore[override]
+        return str(self), self.number, self.total
 
 
 @contextmanager
@@ -73,12 +92,12 @@ def stage(progress: Callable[[str, int, int], object] | None, name: str) -> Iter
 
     Args:
         progress: The method `progress` of a watcher, or None for no report.
-        name: Name of the stage.
+        name: Name of the stage; a `Step` for one of the steps of a call.
     """
     if progress is None:
         yield
         return
-    uncounted = Uncounted(name)
+    uncounted = name if isinstance(name, Uncounted) else Uncounted(name)
     progress(uncounted, 0, 1)
     try:
         yield
@@ -120,7 +139,8 @@ class Watcher(Protocol):
 
         A stage begins with 0 and ends when both numbers are equal. It may be inside another one. A stage that is interrupted has
         no end; the next stage or epoch then replaces it. In the stages ``weights`` and ``downloading …``, the numbers are bytes. If
-        the stage is an `Uncounted`, they only tell its begin, 0 of 1, from its end.
+        the stage is an `Uncounted`, they only tell its begin, 0 of 1, from its end. A `Step` is one of the few steps of `fit` and
+        `advise`.
         """
         ...
 
@@ -256,7 +276,10 @@ def stage_line(stage: str, total: int) -> str:
 def epoch_line(record: EpochRecord, total: int) -> str:
     """Returns one line for an epoch: phase, number, seconds, loss, validation loss and validation accuracy."""
     phase = "" if record.phase == "train" else f"{record.phase} "
+    # A solved head has no epochs and no learning rate. The rate of some schedules is 0 at the end, too.
+    solved = record.phase == "head" and total == 1 and record.learning_rate == 0
+    name = "head solved" if solved else f"{phase}epoch {record.epoch}/{total}"
     return (
-        f"{phase}epoch {record.epoch}/{total}  {record.seconds:.1f} s  loss {record.loss:.4f}  "
+        f"{name}  {record.seconds:.1f} s  loss {record.loss:.4f}  "
         f"validation loss {record.validation_loss:.4f}  validation accuracy {record.validation_accuracy:.4f}"
     )

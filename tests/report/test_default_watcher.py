@@ -8,7 +8,7 @@ import warnings
 import pytest
 
 import crossroads
-from crossroads.errors import CrossroadsWarning
+from crossroads.errors import CrossroadsError, CrossroadsWarning
 from crossroads.progress import EpochRecord
 from crossroads.report import default_watcher as module
 from crossroads.report.default_watcher import DefaultWatcher, watched
@@ -77,6 +77,31 @@ def test_elsewhere_there_is_no_output(monkeypatch, capsys, stream):
     progress(DefaultWatcher())
     assert capsys.readouterr().out == ""
     assert stream is None or stream.getvalue() == ""
+
+
+def test_a_call_in_a_terminal_has_a_live_line_that_ends_with_it(monkeypatch, tmp_path):
+    monkeypatch.setattr(sys, "stderr", terminal := Terminal())
+    monkeypatch.setenv("TERM", "xterm-256color")
+    data = folder_of(tmp_path / "data", *stripes(8))
+    for _ in range(2):
+        assert crossroads.audit(data).n == 8
+        assert "reading images" in terminal.getvalue()
+        assert terminal.getvalue().rstrip("\n").endswith("\x1b[2K")  # the line is gone
+        assert sys.stderr is terminal
+        terminal.truncate(0)
+    with pytest.raises(CrossroadsError):
+        crossroads.audit(tmp_path / "nowhere")
+    assert sys.stderr is terminal
+
+
+def test_only_one_call_at_a_time_has_a_live_line(monkeypatch):
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    monkeypatch.setenv("TERM", "xterm-256color")
+    with module.progress_ends():
+        first = watched(None)
+        with module.progress_ends():
+            assert watched(None)._watcher._display is None
+        assert first._watcher._display is not None
 
 
 def test_a_closed_terminal_ends_no_run(monkeypatch):

@@ -7,8 +7,9 @@ import sys
 import pytest
 
 from crossroads.progress import Uncounted
-from crossroads.report.console import ConsoleWatcher, NotesOnly, print_json
+from crossroads.report.console import print_json
 from crossroads.report.streams import LastingStream, escape_standard_streams, json_text
+from crossroads.report.watchers import ConsoleWatcher, NotesOnly
 
 NAMES = ["größer", "猫", "caf\udce9.png", "a\\b", "\U0001f6d1", 'q"uote']
 
@@ -114,36 +115,6 @@ def test_notes_and_warnings_are_marked_and_shown_once():
         watcher.warning("3 images were seen in training")
         watcher.note("trying")
     assert stream.getvalue().splitlines() == ["note: 3 images were seen in training", "note: trying"]
-
-
-class Shown:
-    """The bars that a terminal shows."""
-
-    def __init__(self):
-        self.names = []
-
-    def add_task(self, name, **_):
-        self.names.append(name)
-        return name
-
-    def update(self, *_, **__): ...
-
-    def remove_task(self, name):
-        self.names.remove(name)
-
-
-def test_a_terminal_shows_the_stages_that_go_on():
-    watcher = ConsoleWatcher(io.StringIO())
-    watcher._bars = shown = Shown()
-    watcher.progress(Uncounted("trying finetune"), 0, 1)
-    watcher.progress("decoding train", 0, 10)
-    watcher.progress("decoding validation", 0, 10)  # the stage before was interrupted
-    assert shown.names == ["trying finetune", "decoding validation"]
-    watcher.progress("decoding validation", 10, 10)
-    watcher.step(1, 2, 2)
-    assert shown.names == ["trying finetune", "epoch 1"]  # until it is validated
-    watcher.progress(Uncounted("trying finetune"), 1, 1)
-    assert shown.names == []
 
 
 def test_lines_leave_out_stages_that_cannot_be_counted():

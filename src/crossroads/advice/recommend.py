@@ -43,11 +43,14 @@ from crossroads.features.bodies import body_of
 from crossroads.networks.catalog import Backbone
 from crossroads.networks.graphs import Stated
 from crossroads.networks.memory import MULTIPLY_ADDS_PER_ACTIVATION, frozen_mb
-from crossroads.progress import Note, Relay, Watcher, stage
+from crossroads.progress import Note, Relay, Step, Watcher, stage
 from crossroads.recipe import Recipe, StrategyName
 from crossroads.recipe.memory import memory_limit_mb
 from crossroads.run.task import refuse_unsafe_flip
 from crossroads.strategies import drop_unused_options, resolve_recipe, strategy
+
+STEPS = 5
+"""Steps of `advise`. The first one, reading the images, is that of its caller."""
 
 SAMPLE = 2_000
 """Images that evidence is measured on. An accuracy of 0.9 is then known to 1.3 points, and MobileNet at 96 px takes 2 s."""
@@ -135,21 +138,22 @@ def recommend(
     request = Request(train, median_side, asked.without_limits(), asked.budget, limit_mb, relay, first)
     require_trainable(request.asked, backbones, median_side)
     backbones = convertible(request, backbones)
-    with stage(relay.progress, "checking the images"):
+    with stage(relay.progress, Step("checking the images", 2, STEPS)):
         about_samples = sample_notes(train)
         if first is None:  # otherwise it was checked before the first answer; the check decodes every training image
             refuse_unsafe_flip(request.asked, train)
     for note in about_samples:
         relay.warning(note)
     machine = measure_machine()
-    measured = [result for each in backbones if (result := _measure(request, each)) is not None]
-    with stage(relay.progress, "measuring the baselines"):
+    with stage(relay.progress, Step("probing the networks", 3, STEPS)):
+        measured = [result for each in backbones if (result := _measure(request, each)) is not None]
+    with stage(relay.progress, Step("measuring the baselines", 4, STEPS)):
         baselines, refused = _baselines(request, alone=not measured)
-    with stage(relay.progress, "measuring learning curves"):
+    with stage(relay.progress, Step("comparing the candidates", 5, STEPS)):
         size = _size(train, max(measured, key=lambda each: each.frozen_probes[0].accuracy, default=None))
         known = [(each, _curves(each, size, request)) for each in measured]
         known.sort(key=lambda pair: -_best(pair[1]).here.value)
-    warm_start, candidates = _candidates(request, known, size, baselines, machine)
+        warm_start, candidates = _candidates(request, known, size, baselines, machine)
     limit = None if has_gpu() else request.budget  # the seconds are those of a CPU, and rule out nothing on a GPU
     may_shorten = request.asked.epochs is None
     limited = [apply_limits(each, limit, request.memory_mb, may_shorten=may_shorten) for each in candidates]

@@ -16,6 +16,7 @@ from crossroads.cli import _advise, _explain, _export, _fit, _networks, _predict
 from crossroads.cli._app import INTERRUPTED, app
 from crossroads.errors import CrossroadsError
 from crossroads.recipe.fields import REMOVED, RENAMED
+from crossroads.report.first_line import show_first_line
 from crossroads.report.streams import escape_standard_streams
 
 __all__ = ["app", "main"]
@@ -34,6 +35,7 @@ UsageError: Any = typer.BadParameter.__base__
 def main() -> None:
     """Runs the command line. A user's mistake gives one line on the standard error stream and the exit code 2."""
     escape_standard_streams()
+    show_first_line(sys.argv[1:])
     try:
         code = app(args=sys.argv[1:] or ["--help"], prog_name="crossroads", standalone_mode=False)
         if code == INTERRUPTED:  # Typer turns Ctrl-C into this
@@ -91,7 +93,7 @@ def _usage_message(error: Any) -> str:
 
 
 def _fail(message: str, code: int) -> None:
-    from crossroads.files.text import printable
+    from crossroads.report.errors import print_error
 
-    print(f"error: {printable(message)}", file=sys.stderr)
+    print_error(message)
     sys.exit(code)

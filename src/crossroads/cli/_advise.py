@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
-from crossroads.cli._app import Data, Json, PlainCommand, Quiet, app, recipe_options, starting, watching
+from crossroads.cli._app import Data, Json, PlainCommand, Quiet, Verbose, app, recipe_options, starting, watching
+
+if TYPE_CHECKING:
+    from crossroads.recipe import Recipe
 
 
 @app.command(cls=PlainCommand)
@@ -53,6 +56,7 @@ def advise(
     ] = None,
     json: Json = False,
     quiet: Quiet = False,
+    verbose: Verbose = False,
     **fields: Any,
 ) -> None:
     """Recommend a strategy for your images, and explain why.
@@ -64,7 +68,7 @@ def advise(
     """
     from crossroads.report.console import print_json
 
-    with watching(json=json, quiet=quiet) as watcher:
+    with watching(json=json, quiet=quiet, verbose=verbose) as watcher:
         with starting(watcher):
             from crossroads.api import advise as ask
             from crossroads.report.advice import print_advice
@@ -73,4 +77,16 @@ def advise(
     if json:
         print_json(advice.to_json())
     else:
-        print_advice(advice)
+        print_advice(advice, _next_commands(data, advice.best.recipe))
+
+
+def _next_commands(data: Path, best: Recipe) -> list[tuple[str, str]]:
+    """Returns the commands that train: with the best candidates in a race, and with the recommended strategy alone."""
+    from crossroads.report.program import command, free_folder
+
+    out = free_folder(data.resolve().name.partition(".")[0])
+    named = ("--strategy", best.strategy, *(() if best.backbone is None else ("--backbone", best.backbone)))
+    return [
+        (command("fit", data, "--out", out), "train the best candidates and keep the best"),
+        (command("fit", data, "--out", out, *named), "train the recommended strategy alone"),
+    ]

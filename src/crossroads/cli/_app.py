@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
@@ -18,7 +18,7 @@ from crossroads.recipe.fields import Option, options
 
 if TYPE_CHECKING:
     from crossroads.progress import Watcher
-    from crossroads.report.console import ConsoleWatcher, NotesOnly
+    from crossroads.report.watchers import ConsoleWatcher, NotesOnly
 
 INTERRUPTED = 130
 """The exit code after Ctrl-C."""
@@ -32,6 +32,9 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+USUAL, OUTPUT, OTHER = "Usual options", "Output", "Options"
+"""Headings of help texts, beside those of the recipe."""
+
 Data = Annotated[
     Path,
     typer.Argument(
@@ -39,12 +42,16 @@ Data = Annotated[
     ),
 ]
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="The artifact: a folder that `fit` wrote.", show_default=False)]
-Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show only notes and the result, no progress.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.", rich_help_panel=OUTPUT)]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show only notes and the result, no progress.", rich_help_panel=OUTPUT)]
+Verbose = Annotated[
+    bool,
+    typer.Option("--verbose", "-v", help="Explain decisions, and show each epoch of a race.", rich_help_panel=OUTPUT),
+]
 ClassNames = Annotated[Optional[Path], typer.Option(metavar="PATH", help=options(Recipe)["class_names"].help, show_default=False)]
 Strict = Annotated[bool, typer.Option("--strict", help="Stop at the first image that cannot be read.")]
 
-_METAVARS = {int: "INTEGER", float: "NUMBER", str: "NAME"}
+_METAVARS = {int: "N", float: "NUMBER", str: "NAME"}
 
 
 class PlainCommand(TyperCommand):
@@ -52,26 +59,32 @@ class PlainCommand(TyperCommand):
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Writes the help of arguments and options."""
-        sections: dict[str, list[tuple[str, str]]] = {}
+        sections: dict[str, list[tuple[str, str]]] = {"Arguments": [], USUAL: []}
         for parameter in self.get_params(ctx):
             record = parameter.get_help_record(ctx)
             if record is not None:
                 argument = parameter.param_type_name == "argument"
-                title = getattr(parameter, "rich_help_panel", None) or ("Arguments" if argument else "Options")
+                title = getattr(parameter, "rich_help_panel", None) or ("Arguments" if argument else OTHER)
                 name = parameter.metavar if argument and parameter.metavar else record[0]
                 sections.setdefault(title, []).append((name, record[1]))
         for title, records in sections.items():
-            with formatter.section(title):
-                formatter.write_dl(records)
+            if records:
+                with formatter.section(title):
+                    formatter.write_dl(records)
 
 
-def recipe_options(names: Iterable[str]) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Gives a command the options of these fields of the recipe, in place of its ``**fields``."""
+def recipe_options(names: Iterable[str], usual: Container[str] = ()) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Gives a command the options of these fields of the recipe, in place of its ``**fields``.
+
+    Args:
+        names: The names of the fields.
+        usual: Those that the help lists first.
+    """
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         signature = inspect.signature(command, eval_str=True)
         own = [parameter for parameter in signature.parameters.values() if parameter.kind is not parameter.VAR_KEYWORD]
-        added = [_parameter(options(Recipe)[name]) for name in names]
+        added = [_parameter(options(Recipe)[name], USUAL if name in usual else None) for name in names]
         keywords = [parameter.replace(kind=parameter.KEYWORD_ONLY) for parameter in (*own, *added)]
         command.__signature__ = signature.replace(parameters=keywords)  # type: ignore[attr-defined]
         return command
@@ -79,8 +92,13 @@ def recipe_options(names: Iterable[str]) -> Callable[[Callable[..., None]], Call
     return decorate
 
 
-def _parameter(field: Option) -> inspect.Parameter:
-    """Returns the option of the command line for a field of the recipe. Its value is None if it is not given."""
+def _parameter(field: Option, heading: str | None) -> inspect.Parameter:
+    """Returns the option of the command line for a field of the recipe. Its value is None if it is not given.
+
+    Args:
+        field: The field.
+        heading: The heading of its help; None for the group of the field.
+    """
     spelled = f"--{field.name.replace('_', '-')}"
     switch = f"{spelled}/--no-{field.name.replace('_', '-')}" if field.kind is bool and field.optional else spelled
     facts = [", ".join(field.choices)] if field.choices else []
@@ -91,7 +109,7 @@ def _parameter(field: Option) -> inspect.Parameter:
         help=f"{field.help} [{'; '.join(facts)}]" if facts else field.help,
         metavar=None if field.kind is bool else field.metavar or _METAVARS[field.kind],
         show_default=False,
-        rich_help_panel=field.group,
+        rich_help_panel=heading or field.group,
     )
     kind = str if field.convert is not None else field.kind
     return inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[Optional[kind], info])
@@ -117,8 +135,10 @@ def starting(watcher: Watcher) -> AbstractContextManager[None]:
     return stage(watcher.progress, "starting")
 
 
-def watching(*, json: bool, quiet: bool) -> AbstractContextManager[ConsoleWatcher | NotesOnly]:
+def watching(*, json: bool, quiet: bool, verbose: bool = False) -> AbstractContextManager[ConsoleWatcher | NotesOnly]:
     """Shows progress on the standard output, or on the error stream if the output is JSON; `quiet` shows notes only."""
-    from crossroads.report.console import ConsoleWatcher, NotesOnly
+    from crossroads.report.watchers import ConsoleWatcher, NotesOnly
 
-    return nullcontext(NotesOnly(sys.stderr)) if quiet else ConsoleWatcher(sys.stderr if json else sys.stdout)
+    if quiet:
+        return nullcontext(NotesOnly(sys.stderr, verbose=verbose))
+    return ConsoleWatcher(sys.stderr if json else sys.stdout, verbose=verbose)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Optional
 
@@ -26,7 +25,7 @@ def explain(
         Optional[str],
         typer.Option("--class", metavar="NAME", help="The class to explain. [default: the most probable one]", show_default=False),
     ] = None,
-    nearest: Annotated[int, typer.Option(metavar="INTEGER", min=0, help="Number of similar training images to list.")] = 0,
+    nearest: Annotated[int, typer.Option(metavar="N", min=0, help="Number of similar training images to list.")] = 0,
     json: Json = False,
 ) -> None:
     """Show which parts of images a prediction depends on.
@@ -40,15 +39,15 @@ def explain(
     """
     from crossroads.errors import ImageRefused
     from crossroads.explain.files import explain_files
-    from crossroads.files.text import printable
     from crossroads.report.console import print_json
+    from crossroads.report.errors import print_error
 
     explained: list[Explanation] = []
     refused: list[ImageRefused] = []
     for each in explain_files(run, images, out=out, class_name=class_name, nearest=nearest):
         if isinstance(each, ImageRefused):
             refused.append(each)
-            print(f"error: {printable(str(each))}", file=sys.stderr)
+            print_error(str(each))
             continue
         explained.append(each)
         if not json:

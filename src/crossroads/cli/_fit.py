@@ -7,7 +7,19 @@ from typing import Annotated, Any, Optional
 
 import typer
 
-from crossroads.cli._app import INTERRUPTED, Json, PlainCommand, Quiet, app, recipe_options, starting, watching
+from crossroads.cli._app import (
+    INTERRUPTED,
+    OUTPUT,
+    USUAL,
+    Json,
+    PlainCommand,
+    Quiet,
+    Verbose,
+    app,
+    recipe_options,
+    starting,
+    watching,
+)
 from crossroads.errors import CrossroadsError, option
 from crossroads.recipe import GROUPS, Recipe
 from crossroads.recipe.fields import options
@@ -15,32 +27,48 @@ from crossroads.recipe.fields import options
 _ELSEWHERE = ("data", "augmentation")
 """The first argument, and a table that only a recipe file can hold."""
 
-_FIELDS = [field for field in options(Recipe).values() if field.name not in _ELSEWHERE]
+_USUAL = ("strategy", "backbone", "budget", "test", "validation", "image_size", "epochs")
+"""The fields that are listed first in the help, in this order. With ``--out``, ``--recipe`` and ``--resume`` they are ten."""
+
+_FIELDS = sorted(
+    (field for field in options(Recipe).values() if field.name not in _ELSEWHERE), key=lambda field: GROUPS.index(field.group)
+)
 
 
 @app.command(cls=PlainCommand)
-@recipe_options(field.name for field in sorted(_FIELDS, key=lambda field: GROUPS.index(field.group)))
+@recipe_options(_USUAL + tuple(field.name for field in _FIELDS if field.name not in _USUAL), _USUAL)
 def fit(
     *,
     data: Annotated[
         Optional[Path],
         typer.Argument(metavar="DATA", help="Labelled images; by default, `data` in the recipe.", show_default=False),
     ] = None,
-    out: Annotated[Path, typer.Option(metavar="PATH", help="A new folder for the artifact.", show_default=False)],
+    out: Annotated[
+        Path, typer.Option(metavar="PATH", help="A new folder for the artifact.", show_default=False, rich_help_panel=USUAL)
+    ],
     recipe: Annotated[
-        Optional[Path], typer.Option(metavar="PATH", help="A TOML file that sets any of the options below.", show_default=False)
+        Optional[Path],
+        typer.Option(metavar="PATH", help="A TOML file that sets any of these options.", show_default=False, rich_help_panel=USUAL),
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Continue the unfinished run in --out.")] = False,
-    no_report: Annotated[bool, typer.Option("--no-report", help="Write no report.html and no README.md.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue the unfinished run in --out.", rich_help_panel=USUAL)] = False,
+    no_report: Annotated[
+        bool, typer.Option("--no-report", help="Write no report.html and no README.md.", rich_help_panel=OUTPUT)
+    ] = False,
     no_thumbnails: Annotated[
-        bool, typer.Option("--no-thumbnails", help="Keep no small pictures of held-out images for the report.")
+        bool, typer.Option("--no-thumbnails", help="Keep no small pictures of held-out images.", rich_help_panel=OUTPUT)
     ] = False,
     track: Annotated[
         Optional[str],
-        typer.Option(metavar="NAME", help="Also log the run to TensorBoard or MLflow. [tensorboard, mlflow]", show_default=False),
+        typer.Option(
+            metavar="NAME",
+            help="Also log the run to TensorBoard or MLflow. [tensorboard, mlflow]",
+            show_default=False,
+            rich_help_panel=OUTPUT,
+        ),
     ] = None,
     json: Json = False,
     quiet: Quiet = False,
+    verbose: Verbose = False,
     **fields: Any,
 ) -> None:
     """Train and test a classifier, and save it as an artifact.
@@ -55,7 +83,7 @@ def fit(
     """
     from crossroads.report.console import print_json, print_run
 
-    with watching(json=json, quiet=quiet) as watcher:
+    with watching(json=json, quiet=quiet, verbose=verbose) as watcher:
         try:
             with starting(watcher):
                 from crossroads.api import fit as train
@@ -75,7 +103,16 @@ def fit(
     if json:
         print_json(run.to_json())
     else:
-        print_run(run)
+        print_run(run, _next_commands(out, data))
+
+
+def _next_commands(out: Path, data: Path | None) -> list[tuple[str, str]]:
+    """Returns commands that use the artifact."""
+    from crossroads.report.program import command
+
+    labelled = [] if data is None else [(command("evaluate", out, data), "score it on labelled images, such as new ones")]
+    folder = [] if data is None or not data.is_dir() else [(command("predict", out, data), "label the images of a folder")]
+    return folder + labelled
 
 
 class _Stopped(CrossroadsError):

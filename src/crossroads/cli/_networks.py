@@ -28,7 +28,7 @@ def backbones(
     image_size: Annotated[
         Optional[int],
         typer.Option(
-            metavar="INTEGER",
+            metavar="N",
             help="Side of the images in pixels, on which the shapes and costs of the cuts depend.",
             show_default=False,
         ),
@@ -45,6 +45,7 @@ def backbones(
     from crossroads.errors import without_effect
     from crossroads.networks.catalog import CATALOG
     from crossroads.report.console import print_json, print_table
+    from crossroads.report.page import Column
 
     if name is not None:
         _show_cuts(name, image_size, json)
@@ -54,7 +55,10 @@ def backbones(
     if json:
         print_json([record.to_json() for record in CATALOG])
         return
-    header = ("name", "year", "image sizes", "parameters", "multiply-adds", "weights", "licence")
+    header = (
+        *("name", Column("year", 2), Column("image sizes", 3), "parameters", Column("multiply-adds", 1), "weights"),
+        Column("licence", 4),
+    )
     print_table(header, (_row(record) for record in CATALOG))
 
 

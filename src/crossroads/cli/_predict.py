@@ -28,7 +28,7 @@ def predict(
             show_default=False,
         ),
     ],
-    top: Annotated[int, typer.Option(metavar="INTEGER", min=1, help="Number of labels per image.")] = 5,
+    top: Annotated[int, typer.Option(metavar="N", min=1, help="Number of labels per image.")] = 5,
     out: Annotated[
         Optional[Path],
         typer.Option(

@@ -26,7 +26,7 @@ def serve(
     host: Annotated[
         str, typer.Option(metavar="NAME", help="Address to listen on. 0.0.0.0 means all of this machine.")
     ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(metavar="INTEGER", min=0, max=65535, help="Port to listen on; 0 for any free one.")] = 8000,
+    port: Annotated[int, typer.Option(metavar="N", min=0, max=65535, help="Port to listen on; 0 for any free one.")] = 8000,
     token_file: Annotated[
         Optional[Path],
         typer.Option(
@@ -39,11 +39,11 @@ def serve(
             metavar="URL", help="A web site whose pages may use the server. May be given several times.", show_default=False
         ),
     ] = None,
-    max_body: Annotated[int, typer.Option(metavar="INTEGER", min=1, help="Largest body of a request, in MB.")] = 32,
-    max_files: Annotated[int, typer.Option(metavar="INTEGER", min=1, help="Largest number of images in a request.")] = 64,
-    max_pixels: Annotated[int, typer.Option(metavar="INTEGER", min=1, help="Largest image, in megapixels.")] = 50,
+    max_body: Annotated[int, typer.Option(metavar="N", min=1, help="Largest body of a request, in MB.")] = 32,
+    max_files: Annotated[int, typer.Option(metavar="N", min=1, help="Largest number of images in a request.")] = 64,
+    max_pixels: Annotated[int, typer.Option(metavar="N", min=1, help="Largest image, in megapixels.")] = 50,
     max_waiting: Annotated[
-        int, typer.Option(metavar="INTEGER", min=1, help="Images that may wait for an answer; more get status 503.")
+        int, typer.Option(metavar="N", min=1, help="Images that may wait for an answer; more get status 503.")
     ] = 128,
 ) -> None:
     """Serve artifacts: a page and an HTTP interface.

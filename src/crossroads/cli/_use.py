@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from pathlib import Path
 from typing import Annotated, Optional
 
@@ -15,7 +13,7 @@ from crossroads.cli._app import ClassNames, Data, Json, PlainCommand, Quiet, Run
 @app.command(cls=PlainCommand)
 def audit(
     data: Data,
-    min_images: Annotated[int, typer.Option(metavar="INTEGER", min=1, help="Report classes with fewer images than this.")] = 10,
+    min_images: Annotated[int, typer.Option(metavar="N", min=1, help="Report classes with fewer images than this.")] = 10,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -39,7 +37,16 @@ def audit(
     if json:
         print_json(result.to_json())
     else:
-        print_audit(result)
+        from crossroads.report.program import command, free_folder
+
+        out = free_folder(data.resolve().name.partition(".")[0])
+        print_audit(
+            result,
+            [
+                (command("advise", data), "measure which strategy fits these images"),
+                (command("fit", data, "--out", out), "train, test and save a classifier"),
+            ],
+        )
 
 
 @app.command(cls=PlainCommand)
@@ -86,6 +93,7 @@ def demo(
       crossroads demo
     """
     from crossroads.report.console import print_json, print_run
+    from crossroads.report.program import command, free_folder
 
     with watching(json=json, quiet=quiet) as watcher:
         with starting(watcher):
@@ -95,14 +103,11 @@ def demo(
     if json:
         print_json(run.to_json() | {"sample": str(sample)})
         return
-    print_run(run)
-    print(f"\nnext: {_program()} predict {run.artifact} {sample}")
-    print(f"      {_program()} audit YOUR_IMAGES")
-    print(f"      {_program()} fit YOUR_IMAGES --out runs/mine")
-
-
-def _program() -> str:
-    """Returns the command that calls this program: its name if the shell finds it, otherwise its path."""
-    import shutil
-
-    return "crossroads" if shutil.which("crossroads") else os.path.relpath(sys.argv[0])
+    print_run(
+        run,
+        [
+            (command("predict", run.artifact, sample), "label an image of a digit"),
+            (command("audit", "YOUR_IMAGES"), "check images of your own"),
+            (command("fit", "YOUR_IMAGES", "--out", free_folder("mine")), "train a classifier on them"),
+        ],
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 
 from crossroads._runtime.keras_setup import can_train
@@ -15,7 +16,7 @@ from crossroads.advice.estimate import DIGITS
 from crossroads.data.partition import Partition
 from crossroads.errors import DataError
 from crossroads.plain import to_plain
-from crossroads.progress import Note, Relay, StopTraining, Watcher, stage
+from crossroads.progress import Note, Relay, Step, StopTraining, Watcher, stage
 from crossroads.race import messages
 from crossroads.race.affordable import part_of
 from crossroads.race.candidates import BUDGET, choose_candidates, considered, convertible, identity_of
@@ -90,7 +91,8 @@ class _Anytime:
             return self._from_scratch()
         self._prepare(plan)
         try:
-            raced = race(plan, self._tasks.task_for, self._folder, self._best, self._watcher)
+            with self._race_step(plan):
+                raced = race(plan, self._tasks.task_for, self._folder, self._best, self._watcher)
             choice = explain_choice(Ended(raced.results, raced.skipped, raced.report.stopped, self._first_is_final))
         except DataError:
             self._folder.plan.unlink(missing_ok=True)  # the plan was made for images that must change
@@ -98,6 +100,14 @@ class _Anytime:
         advice = {"advice": plan.advice} if plan.advice else {}
         explained = {"choice": None if choice is None else {"code": choice.code, "text": str(choice), **choice.figures}}
         return self._best.finish({**self._asked, **advice, "race": to_plain(raced.report, DIGITS), **explained})
+
+    def _race_step(self, plan: Plan) -> AbstractContextManager[None]:
+        """Reports the last step of `fit`: the race, or the training with the named strategy. A first answer alone is no race."""
+        name = self._partition.recipe.strategy
+        if name != "auto":
+            return stage(self._watcher.progress, Step(f"training with {name}", 2, 2))
+        several = len(plan.candidates) > 1
+        return stage(self._watcher.progress, Step("trying the best candidates", 4, 4)) if several else nullcontext()
 
     def _plan(self) -> Plan:
         """Returns the plan of the race. A first answer, if there is one, counts as its first finished run."""
@@ -107,7 +117,10 @@ class _Anytime:
         backbones = considered(recipe, self._own, self._watcher)
         if not backbones:
             return self._advised(backbones, None)
-        first = first_answer(self._partition, backbones[0], self._tasks_of, self._folder, self._best, self._clock, self._watcher)
+        with stage(self._watcher.progress, Step("finding a first answer", 2, 4)):
+            first = first_answer(
+                self._partition, backbones[0], self._tasks_of, self._folder, self._best, self._clock, self._watcher
+            )
         if first is None:
             return self._advised(backbones, None)
         release_memory()
@@ -142,7 +155,7 @@ class _Anytime:
         try:
             if self._clock.left <= 0:
                 raise StopTraining
-            with stage(self._watcher.progress, "comparing the strategies"):
+            with stage(self._watcher.progress, Step("comparing the strategies", 3, 4)):
                 return self._advised(backbones, first)
         except KeyboardInterrupt:
             self._note_final(messages.stopped())

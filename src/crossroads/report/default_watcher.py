@@ -1,18 +1,41 @@
-"""Defines the default watcher. It reports warnings through `warnings`, and progress to the log or as plain lines."""
+"""Defines the default watcher. It reports warnings through `warnings`, and progress to the log, a terminal or a notebook."""
 
 from __future__ import annotations
 
 import logging
 import sys
+import threading
 import warnings
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from contextvars import ContextVar
 from types import FrameType
 
 from crossroads._runtime.faults import PACKAGE
 from crossroads.errors import CrossroadsWarning
 from crossroads.progress import EpochRecord, Relay, Uncounted, Watcher, epoch_line, require_watcher, stage_line
+from crossroads.report.notebook import NotebookWatcher, in_notebook
+from crossroads.report.terminal import is_rich
+from crossroads.report.watchers import ConsoleWatcher
 
 LOGGER = logging.getLogger("crossroads")
+
+_displays: ContextVar[ExitStack | None] = ContextVar("crossroads_displays", default=None)
+"""Ends the displays of the call that goes on; None outside `progress_ends`."""
+
+_one_display = threading.Lock()
+"""Held by the display on the terminal or in the notebook. Other threads show no progress meanwhile."""
+
+
+@contextmanager
+def progress_ends() -> Iterator[None]:
+    """Ends the display of progress that `watched` begins inside the context, whatever ends the call."""
+    with ExitStack() as displays:
+        token = _displays.set(displays)
+        try:
+            yield
+        finally:
+            _displays.reset(token)
 
 
 def watched(watcher: Watcher | None, *, trains: bool = False) -> Relay:
@@ -32,7 +55,7 @@ def watched(watcher: Watcher | None, *, trains: bool = False) -> Relay:
 
 
 class DefaultWatcher:
-    """Warns through `warnings`. Reports progress to the logger ``crossroads``, or as lines in a terminal or a notebook.
+    """Warns through `warnings`. Reports progress to the logger ``crossroads``, or shows it in a terminal or a notebook.
 
     Args:
         raises: Whether a warning filter of the program may turn a warning into an exception. If not, the warning is shown instead,
@@ -41,10 +64,14 @@ class DefaultWatcher:
 
     def __init__(self, *, raises: bool = True) -> None:
         self._raises = raises
+        self._display = _display()
 
     def note(self, text: str) -> None:
-        """Logs at level INFO, or prints a line."""
-        _report(text)
+        """Logs at level INFO, or shows it."""
+        if self._display is None:
+            _report(text)
+        else:
+            self._display.note(text)
 
     def warning(self, text: str) -> None:
         """Issues a `CrossroadsWarning` that names the line of the program that called this package."""
@@ -59,16 +86,40 @@ class DefaultWatcher:
             warnings.showwarning(error, CrossroadsWarning, file, line)
 
     def progress(self, stage: str, done: int, total: int) -> None:
-        """Reports the end of a stage that is counted."""
-        if done == total and not isinstance(stage, Uncounted):
+        """Shows the stage. Without a display, reports the end of a stage that is counted."""
+        if self._display is not None:
+            self._display.progress(stage, done, total)
+        elif done == total and not isinstance(stage, Uncounted):
             _report(stage_line(stage, total))
 
     def step(self, epoch: int, done: int, total: int) -> None:
-        """Does nothing."""
+        """Shows the number of batches. Without a display, does nothing."""
+        if self._display is not None:
+            self._display.step(epoch, done, total)
 
     def epoch(self, record: EpochRecord, total: int) -> None:
         """Reports the epoch."""
-        _report(epoch_line(record, total))
+        if self._display is None:
+            _report(epoch_line(record, total))
+        else:
+            self._display.epoch(record, total)
+
+
+def _display() -> ConsoleWatcher | NotebookWatcher | None:
+    """Begins the display of the call that goes on; None if its progress goes to the log, or nowhere."""
+    displays = _displays.get()
+    if displays is None or LOGGER.isEnabledFor(logging.INFO):
+        return None
+    display: ConsoleWatcher | NotebookWatcher | None = None
+    if in_notebook():
+        display = NotebookWatcher()
+    elif is_rich(sys.stderr):
+        display = ConsoleWatcher(sys.stderr)
+    if display is None or not _one_display.acquire(blocking=False):
+        return None
+    displays.callback(_one_display.release)
+    displays.enter_context(display)
+    return display
 
 
 def _report(text: str) -> None:
@@ -84,8 +135,7 @@ def _is_interactive() -> bool:
     with suppress(AttributeError, ValueError):  # no stream, or a closed one
         if sys.stderr.isatty():
             return True
-    ipython = sys.modules.get("IPython")
-    return ipython is not None and ipython.get_ipython() is not None
+    return in_notebook()
 
 
 def _caller() -> FrameType:

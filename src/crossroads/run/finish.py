@@ -26,7 +26,7 @@ from crossroads.data.partition import BIASED, Partition, count_seen
 from crossroads.data.splits import split_digest
 from crossroads.display import Shown
 from crossroads.errors import DataError, option
-from crossroads.evaluation import effective_count, widened
+from crossroads.evaluation import Evaluation, effective_count, widened
 from crossroads.features.lookup import resize_of
 from crossroads.files.text import plural
 from crossroads.predictor import Predictor, Scored, score, score_probabilities
@@ -67,6 +67,17 @@ class Run(Shown):
         text = f"{metrics['strategy']} of {metrics['backbone']}, accuracy {headline_text(metrics['headline'])}"
         choice = metrics.get("choice")
         return f"Run({os.fspath(self.artifact)!r}: {text})" + (f"\n{choice['text']}" if choice else "")
+
+    @property
+    def test(self) -> Evaluation | None:
+        """The scores of the test images; None without a test."""
+        scores = self.metrics["test"]
+        return None if scores is None else Evaluation.from_json(scores)
+
+    @property
+    def validation(self) -> Evaluation:
+        """The scores of the validation images; if they are few, of training and validation images, by cross-validation."""
+        return Evaluation.from_json(self.metrics["validation"])
 
     @property
     def seen_in_training(self) -> int | None:
