@@ -137,10 +137,9 @@ def test_stream_gives_pixels_or_refusals_in_row_order(monkeypatch: pytest.Monkey
     assert list(stream(dataset([]), 8)) == []
 
 
-def test_stream_reads_only_a_little_ahead_and_stops_when_left(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loading, "CHUNK", 4)
+def test_stream_reads_only_a_little_ahead_and_stops_when_left() -> None:
     data = dataset([png(1)] * 1000)
-    rows = stream(data, 8)
+    rows = stream(data, 8, chunk=4)
     for _ in range(40):
         next(rows)
     assert len(data.images.reads) <= 40 + 2 * 4 * 4 + 4

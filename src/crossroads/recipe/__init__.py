@@ -105,9 +105,6 @@ class Recipe:
     class_names: Annotated[
         str | None, Option("Path of a file that names integer labels, with lines such as 14,Stop.", DATA, metavar="PATH")
     ] = None
-    keep_thumbnails: Annotated[
-        bool, Option("Keep small pictures of training images in the artifact, for `crossroads explain --nearest`.", DATA)
-    ] = False
     backbone: Annotated[
         str | None,
         Option(
@@ -367,6 +364,9 @@ class Recipe:
         ),
     ] = 0
     strict: Annotated[bool, Option("Refuse unreadable images, and classes too small to be split.", DATA)] = False
+    keep_thumbnails: Annotated[
+        bool, Option("Keep small pictures of training images in the artifact, for `crossroads explain --nearest`.", DATA)
+    ] = False
 
     def __post_init__(self) -> None:
         check(self)
