@@ -9,7 +9,7 @@ The language of a block decides what happens with it:
     others    (csv, json, Sphinx directives, no language) are not run
 
 Only the structure of outputs is compared: a number matches any number, several spaces or dashes match one, ``…`` matches anything
-in a line, and a line that is only ``…`` matches any number of lines.
+in a line, and a line that is only ``…`` matches any number of lines. A page may break a long line where the next one is indented.
 """
 
 from __future__ import annotations
@@ -34,6 +34,9 @@ ROOT = Path(__file__).resolve().parents[1]
 SHOWN_ONLY = ("", "csv", "json", "mermaid")
 NOT_RUN = ("make ", "pip ", "git ", "cd ", "mkdir ", ". .venv/")
 """Commands that set up or change the reader's machine, or run other tests; `Page.skipped` lists those that were met."""
+
+BREAK = "\0"
+"""Stands for a line break before an indented line, which the output may lack."""
 
 _FENCE = re.compile(r"^(?P<ticks>```+)(?P<language>\S*)[^\n]*\n(?P<body>.*?)^(?P=ticks) *$", re.MULTILINE | re.DOTALL)
 _FILE = re.compile(r"# ([\w./-]+\.(?:py|toml))")
@@ -87,11 +90,12 @@ def commands(block: Block) -> Iterator[Command]:
 def same_structure(shown: str, real: str) -> bool:
     """Whether `real` is what the page shows, apart from numbers and omissions."""
     pattern = ""
+    shown = re.sub(r"\n +(?=[^\s…])", BREAK, shown)
     for line in _plain(shown).splitlines():
         if line == "…":
             pattern += r"(?:[^\n]*\n)*?"
         else:
-            pattern += "[^\n]*".join(re.escape(part) for part in line.split("…")) + r"\n"
+            pattern += "[^\n]*".join(re.escape(part) for part in line.split("…")).replace(BREAK, r"[ \n]") + r"\n"
     return re.fullmatch(pattern, _plain(real) + "\n" if real.strip() else "") is not None
 
 
