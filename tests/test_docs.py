@@ -29,11 +29,10 @@ SLOW = (
     "how-to/backbone.md",
     "how-to/cache.md",
     "how-to/finetune.md",
+    "how-to/from-keras-1.md",
     "how-to/scikit-learn.md",
-    "how-to/second-program.md",
     "how-to/weights.md",
     "tutorial/pretrained.md",
-    "tutorial/quiz.md",
 )
 RUN_AFTER_TUTORIAL = [
     pytest.param(page, id=str(page.relative_to(ROOT)), marks=[pytest.mark.slow] * (page in [DOCS / name for name in SLOW]))
