@@ -164,7 +164,8 @@ class Page:
             return
         simple = command.text.startswith("crossroads ") and not _SHELL & set(command.text)
         status, output = in_process(command.text) if simple else _in_shell(command.text)
-        expected = 2 if command.shown.rpartition("\n")[2].startswith("error: ") else 0
+        ended = [line for line in command.shown.splitlines() if not line.startswith(" ")][-1:]
+        expected = 2 if ended and ended[0].startswith("error: ") else 0
         assert status == expected, f"{self.path.name} line {command.line}: `{command.text}` exits with {status}:\n{output}"
         self.outputs[command.text] = output
         self._compare(command.line, command.shown, output)

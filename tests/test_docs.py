@@ -87,7 +87,7 @@ def test_page_does_what_it_says(page, after_tutorial, tmp_path, monkeypatch):
 
 @pytest.fixture(scope="session")
 def photographs(shared_data, tmp_path_factory):
-    """Runs the tutorial on photographs, which are the real ones that it shows. Returns its folder and the outputs of its commands."""
+    """Runs the tutorial on photographs, on the real ones. Returns its folder and the outputs of its commands."""
     folder = tmp_path_factory.mktemp("photographs")
     with tarfile.open(shared_data / "flowers5.tar") as archive:
         archive.extractall(folder, filter="data")
