@@ -15,6 +15,8 @@ from pathlib import Path
 
 from benchmarks import (
     decoding,
+    explain,
+    few,
     finetuning,
     frozen,
     heads,
@@ -26,6 +28,7 @@ from benchmarks import (
     processes,
     reads,
     regret,
+    serving,
     strategies,
     threads,
     throughput,
@@ -73,12 +76,18 @@ BENCHMARKS = (
     Benchmark("growth", frozen.growth, slow=True),
     Benchmark("reads", reads.reads, slow=True),
     Benchmark("head", heads.head, shared=True, slow=True),
+    Benchmark("explain", explain.explain, shared=True, slow=True),
     Benchmark("notes-program", notes.notes_program, shared=True, slow=True),
     Benchmark("xla", throughput.xla, slow=True),
     Benchmark("gtsrb", jobs.gtsrb, shared=True, slow=True),
     Benchmark("small-sets", jobs.small_sets, shared=True, slow=True),
     Benchmark("strategies", strategies.strategies, shared=True, slow=True),
+    Benchmark("serving", serving.serving, shared=True, slow=True),
+    Benchmark("serving-start", serving.start, shared=True, slow=True),
+    Benchmark("serving-overload", serving.overload, shared=True, slow=True),
+    Benchmark("serving-endurance", serving.endurance, slow=True),
     Benchmark("regret", regret.regret, shared=True, slow=True),
+    Benchmark("few", few.few, shared=True, slow=True),
 )
 
 

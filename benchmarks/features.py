@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 
-def at_the_end(images: Any, backbone: str, weights: str, image_size: int, side: float) -> Any:
+def at_the_end(images: Any, backbone: str, weights: str | None, image_size: int, side: float) -> Any:
     """Returns the average-pooled features of a data set as an `Extraction`. `side` is the median shorter side of its images."""
     from crossroads.features.bodies import body_of
     from crossroads.features.lookup import Lookup

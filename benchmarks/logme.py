@@ -52,7 +52,7 @@ def evidence(
     return float(fit - count * np.log(2 * np.pi)) / (2 * count)
 
 
-def at_the_end(dataset: Any, backbone: str, weights: str, image_size: int) -> float:
+def at_the_end(dataset: Any, backbone: str, weights: str | None, image_size: int) -> float:
     """Returns LogME of a backbone's averages at its end, on a sample of the training images of a data set."""
     from crossroads.advice.recommend import SAMPLE
     from crossroads.advice.sample import sample

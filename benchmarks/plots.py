@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from benchmarks._measure import ROOT
-from benchmarks.regret import ADVICE, expectations, fitted_coefficients, outcomes
+from benchmarks.regret import ADVICE, expectations, fitted_laws, outcomes
 
 FOLDER = ROOT / "docs" / "explanation"
 PROFILES = ("ants/bees", "CIFAR-10, 900 per class", "GTSRB, 4,300 images", "digits, 90 per class")
@@ -75,7 +75,7 @@ def table(backbone: str = "MobileNet") -> str:
     for one in found:
         if one.backbone != backbone:
             continue
-        first = expectations(one, fitted_coefficients(found, without=one.source))[0]
+        first = expectations(one, fitted_laws(found, without=one.source))[0]
         best = max(one.reached, key=lambda name: one.reached[name])
         case, known = one.advice["case"], first.accuracy
         rows.append(

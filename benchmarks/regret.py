@@ -16,17 +16,17 @@ import numpy as np
 
 from benchmarks._measure import ROOT, SHARED, Row, Settings, fresh
 from benchmarks.logme import at_the_end
-from benchmarks.runs import BACKBONES, FROZEN, SCRATCH, WEIGHTS, Asked, asked, kept, shortened
+from benchmarks.runs import BACKBONES, FROZEN, SCRATCH, Asked, asked, kept, shortened, weights_of
 from benchmarks.tasks import TASKS, Task, task
 from crossroads.advice.candidates import TIE
 from crossroads.advice.estimate import Estimate, log_odds
 from crossroads.advice.expectation import (
-    EXTRAPOLATIONS,
-    STRATEGY_OFFSETS,
+    LAWS,
     Base,
-    Coefficients,
     EpochPenalty,
     Extrapolation,
+    Law,
+    Laws,
     Setting,
     StrategyOffset,
     clamped,
@@ -38,6 +38,7 @@ from crossroads.advice.expectation import (
 from crossroads.advice.size import CurvePoint, slope_of
 from crossroads.plain import from_plain
 from crossroads.race.posterior import posterior
+from crossroads.recipe import StrategyName
 
 ADVICE = ROOT / "benchmarks" / "figures" / "advice.jsonl"
 """One line per measured advice."""
@@ -75,6 +76,11 @@ class Outcome:
         return task(self.task).source
 
     @property
+    def complete(self) -> bool:
+        """Whether strategies that train were run, so that the best of them is known."""
+        return "finetune" in self.reached or BACKBONES[self.backbone]["weights"] == "none"
+
+    @property
     def best(self) -> float:
         """The best test accuracy."""
         return max(self.reached.values())
@@ -97,13 +103,13 @@ def regret(settings: Settings) -> Iterator[Row]:
     found, random = (list(outcomes(seeds, measure=not settings.quick, random=random)) for random in (False, True))
     if not found:
         return
-    for constants in (*fitted_coefficients(found), fitted_penalties(kept())):
-        for name, constant in constants.items():
-            print(f"fitted to all tasks: {name}: {constant}", file=sys.stderr)
+    penalties = fitted_penalties(kept())
+    for name, law in fitted_laws(found).items():
+        print(f"fitted to all tasks: {name}: {replace(law, epochs=penalties.get(name))}", file=sys.stderr)
     yield from summary(found)
     yield from by_parts(found)
     if random:
-        yield from with_random_weights(random, fitted_coefficients(found))
+        yield from with_random_weights(random, fitted_laws(found))
 
 
 def outcomes(seeds: int = 1, *, measure: bool = True, random: bool = False) -> Iterator[Outcome]:
@@ -161,7 +167,7 @@ def measure_advice(task_name: str, backbone: str, seed: int) -> dict[str, Any]:
     import crossroads
 
     chosen, network = task(task_name), BACKBONES[backbone]
-    weights = network["weights"] if network["weights"] == "none" else str(WEIGHTS / network["weights"])
+    weights = weights_of(network)
     images = chosen.images(seed)
     size = chosen.image_size or network["image_size"]
     with tempfile.TemporaryDirectory(prefix="crossroads-bench-") as folder:
@@ -190,7 +196,6 @@ Part = Callable[[str, list[dict[str, Any]]], list[dict[str, Any]]]
 PARTS: dict[str, Part] = {
     "short trainings": lambda _, bases: [base for base in bases if base["kind"] == "probe"],
     "the learning gain of short trainings": lambda _, bases: [base | {"learning_gain": None} for base in bases],
-    "the probe's warning from scratch": lambda name, bases: bases[-1:] if name == SCRATCH else bases,
 }
 """Parts of the measurements that are removed in turn to see their effect."""
 
@@ -210,15 +215,17 @@ class Expected:
     seconds: float
 
 
-def expectations(outcome: Outcome, coefficients: Coefficients) -> list[Expected]:
+def expectations(outcome: Outcome, laws: Laws) -> list[Expected]:
     """Returns the expectation of every strategy that was run. The first is that of `advice.candidates.rank`."""
     rows = {row["strategy"]: row for row in outcome.advice["ranked"]}
     found = []
     for name in outcome.reached:
-        bases = [base for base in bases_of(outcome.advice, name) if name in coefficients[base.kind != "probe"]]
+        bases = [
+            base for base in bases_of(outcome.advice, name) if name in laws and (base.kind == "probe" or laws[name].extrapolation)
+        ]
         if not bases:
             continue
-        accuracy = expected(name, bases, outcome.setting, coefficients)
+        accuracy = expected(name, bases, outcome.setting, laws)
         found.append(Expected(name, accuracy, rows[name]["seconds"]))
     found.sort(key=lambda one: -one.accuracy.value)
     near = [one for one in found if found[0].accuracy.value - one.accuracy.value <= TIE]
@@ -261,8 +268,13 @@ RULES: dict[str, Callable[[Outcome], str]] = {
 
 
 def summary(found: Sequence[Outcome]) -> Iterator[Row]:
-    """Yields every figure. The constants for each task are fitted without the source of its images."""
-    orders = [expectations(outcome, fitted_coefficients(found, without=outcome.source)) for outcome in found]
+    """Yields every figure. The constants for each task are fitted without the source of its images.
+
+    Only where every strategy was run, the best one is known. Regret and time are those of these tasks.
+    """
+    everything, all_orders = found, [expectations(outcome, fitted_laws(found, without=outcome.source)) for outcome in found]
+    found = [outcome for outcome in everything if outcome.complete]
+    orders = [order for outcome, order in zip(everything, all_orders, strict=True) if outcome.complete]
     choices = {
         "the advice": [order[0].strategy for order in orders],
         "the race's rule, all run to their end": [chosen_by_race(one, order) for one, order in zip(found, orders, strict=True)],
@@ -270,10 +282,14 @@ def summary(found: Sequence[Outcome]) -> Iterator[Row]:
     for rule, chosen in choices.items():
         regrets = [outcome.regret(name) for outcome, name in zip(found, chosen, strict=True)]
         yield from mean_and_most(f"regret, {rule}, of {len(found)}", "points", regrets)
-    pairs = [(one.accuracy, outcome.reached[one.strategy]) for outcome, order in zip(found, orders, strict=True) for one in order]
+    pairs = [
+        (one.accuracy, outcome.reached[one.strategy])
+        for outcome, order in zip(everything, all_orders, strict=True)
+        for one in order
+    ]
     inside = statistics.mean(float(contains(estimate, value)) for estimate, value in pairs)
     yield Row(f"regret, fraction of {len(pairs)} intervals that contain the reached accuracy", "", (inside,))
-    yield Row("regret, mean error of an expectation, in log odds", "", (statistics.mean(errors_of(found, orders)),))
+    yield Row("regret, mean error of an expectation, in log odds", "", (statistics.mean(errors_of(everything, all_orders)),))
     yield Row("regret, rank correlation of expected and reached accuracy", "", (_spearman(pairs),))
     each = [
         _spearman([(one.accuracy, outcome.reached[one.strategy]) for one in order])
@@ -301,17 +317,18 @@ def by_parts(found: Sequence[Outcome]) -> Iterator[Row]:
     """Yields the regret and the error of the expectations as if a part of the measurements were missing."""
     for name, part in PARTS.items():
         less = [without(part, outcome) for outcome in found]
-        fitted = {source: fitted_coefficients(less, without=source) for source in {outcome.source for outcome in less}}
+        fitted = {source: fitted_laws(less, without=source) for source in {outcome.source for outcome in less}}
         orders = [expectations(outcome, fitted[outcome.source]) for outcome in less]
-        yield from mean_and_most(f"regret, the advice without {name}, of {len(less)}", "points", regrets_of(less, orders))
+        regrets = regrets_of(less, orders)
+        yield from mean_and_most(f"regret, the advice without {name}, of {len(regrets)}", "points", regrets)
         yield Row(
             f"regret, mean error of an expectation without {name}, in log odds", "", (statistics.mean(errors_of(less, orders)),)
         )
 
 
 def regrets_of(found: Sequence[Outcome], orders: Sequence[Sequence[Expected]]) -> list[float]:
-    """Returns the regret of the first in each order, in points."""
-    return [outcome.regret(order[0].strategy) for outcome, order in zip(found, orders, strict=True)]
+    """Returns the regret of the first in each order, in points, where every strategy was run."""
+    return [outcome.regret(order[0].strategy) for outcome, order in zip(found, orders, strict=True) if outcome.complete]
 
 
 def errors_of(found: Sequence[Outcome], orders: Sequence[Sequence[Expected]]) -> list[float]:
@@ -323,10 +340,10 @@ def errors_of(found: Sequence[Outcome], orders: Sequence[Sequence[Expected]]) ->
     ]
 
 
-def with_random_weights(found: Sequence[Outcome], coefficients: Coefficients) -> Iterator[Row]:
+def with_random_weights(found: Sequence[Outcome], laws: Laws) -> Iterator[Row]:
     """Yields the regret with random weights, with constants that were fitted to pretrained backbones."""
     title = f"of {len(found)}"
-    advised = regrets_of(found, [expectations(outcome, coefficients) for outcome in found])
+    advised = regrets_of(found, [expectations(outcome, laws) for outcome in found])
     yield from mean_and_most(f"regret with random weights, the advice, {title}", "points", advised)
     extracted = [outcome.regret(FROZEN[0]) for outcome in found]
     yield from mean_and_most(f"regret with random weights, always extract at the end, {title}", "points", extracted)
@@ -369,11 +386,15 @@ STEP = 0.02
 """Spacing of the grid that is searched for the most likely constants of short trainings."""
 
 
-def fitted_coefficients(found: Sequence[Outcome], without: str = "") -> Coefficients:
-    """Fits the constants of `advice.expectation` to the tasks of all sources except one."""
-    offsets = {name: fit for name in STRATEGY_OFFSETS if (fit := _fitted_offset(name, found, without)) is not None}
-    extrapolations = {name: fit for name in EXTRAPOLATIONS if (fit := _fitted_extrapolation(name, found, without)) is not None}
-    return Coefficients(offsets, extrapolations)
+def fitted_laws(found: Sequence[Outcome], without: str = "") -> dict[StrategyName, Law]:
+    """Fits the laws of `advice.expectation`, except the effect of fewer epochs, to the tasks of all sources except one."""
+    laws: dict[StrategyName, Law] = {}
+    for name, usual in LAWS.items():
+        offset = _fitted_offset(name, found, without)
+        extrapolation = _fitted_extrapolation(name, found, without) if usual.extrapolation else None
+        if offset or extrapolation:  # without an offset, every task has a short training, and no probe is used
+            laws[name] = Law(offset or usual.offset, extrapolation)
+    return laws
 
 
 @dataclass(frozen=True, slots=True)
@@ -450,7 +471,7 @@ def _fitted_extrapolation(name: str, found: Sequence[Outcome], without: str) -> 
 
 
 def fitted_penalties(runs: Mapping[Asked, dict[str, Any]]) -> dict[str, EpochPenalty]:
-    """Fits `advice.expectation.EPOCH_PENALTIES` to the runs with a quarter of the epochs and those with all.
+    """Fits the `epochs` of `advice.expectation.LAWS` to the runs with a quarter of the epochs and those with all.
 
     The mean of all strategies counts as one more task of each strategy, in the penalty and in the scatter. No penalty is negative.
     """

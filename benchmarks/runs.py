@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ BACKBONES: dict[str, dict[str, Any]] = {
         "weights": "squeezenet_weights_tf_dim_ordering_tf_kernels_notop.h5",
         "image_size": 227,
     },
+    "EfficientNet-Lite0": {"backbone": "efficientnet-lite0", "weights": None, "image_size": 224},
     "random MobileNet": {"backbone": "mobilenet", "weights": "none", "image_size": 224},
 }
 SCRATCH = "from-scratch"
@@ -72,11 +73,16 @@ def options_of(run: Asked) -> dict[str, Any]:
     if run.strategy == SCRATCH:
         return {"strategy": SCRATCH}
     chosen, found = task(run.task), BACKBONES[run.backbone]
-    weights = found["weights"] if found["weights"] == "none" else str(WEIGHTS / found["weights"])
-    options = {"strategy": run.strategy, "backbone": found["backbone"], "weights": weights}
+    options = {"strategy": run.strategy, "backbone": found["backbone"], "weights": weights_of(found)}
     options["image_size"] = chosen.image_size or found["image_size"]
     options |= {"cut": run.cut} if run.cut else {}
     return options | ({"epochs": chosen.tuned_epochs} if run.strategy in TUNED and chosen.tuned_epochs else {})
+
+
+def weights_of(backbone: Mapping[str, Any]) -> str | None:
+    """Returns the weights option of an entry of `BACKBONES`; None for the weights that are installed with Crossroads."""
+    weights = backbone["weights"]
+    return weights if weights in (None, "none") else str(WEIGHTS / weights)
 
 
 def kept() -> dict[Asked, dict[str, Any]]:

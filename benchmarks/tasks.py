@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -45,7 +46,7 @@ def _some(dataset: Any, most: int, rng: np.random.Generator) -> Any:
     return dataset.select(np.sort(rng.permutation(len(dataset))[:most]))
 
 
-def _each(dataset: Any, count: int, rng: np.random.Generator) -> Any:
+def draw_each(dataset: Any, count: int, rng: np.random.Generator) -> Any:
     """`count` rows of each class, from as many groups as can be."""
     order = rng.permutation(len(dataset))
     if dataset.groups is not None:
@@ -73,7 +74,7 @@ def gtsrb(seed: int, *, each: int | None = None, images: int | None = None) -> A
     rng = np.random.default_rng(seed)
     train, validation = parts.train, parts.validation
     if each is not None:
-        train, validation = _each(train, each, rng), _each(validation, max(2, each // 5), rng)
+        train, validation = draw_each(train, each, rng), draw_each(validation, max(2, each // 5), rng)
     elif images is not None:
         train = _some(train, images, rng)
     test = _some(parts.test.unseal(), TEST_IMAGES, rng)
@@ -90,7 +91,7 @@ def cifar10(seed: int, *, each: int) -> Any:
     rest = found.select(found.splits != TEST)
     parts = split(replace(rest, splits=None), validation=0.1, test=0.0, seed=seed)
     rng = np.random.default_rng(seed)
-    train, validation = _each(parts.train, each, rng), _each(parts.validation, max(2, each // 5), rng)
+    train, validation = draw_each(parts.train, each, rng), draw_each(parts.validation, max(2, each // 5), rng)
     return _marked({TRAIN: train, VALIDATION: validation, TEST: _side(found, TEST)})
 
 
@@ -103,6 +104,16 @@ def ants_bees(seed: int) -> Any:
     found = crossroads.read(SHARED / "ants_bees.tar")
     parts = split(replace(_side(found, TRAIN), splits=None), validation=0.2, test=0.0, seed=seed)
     return _marked({TRAIN: parts.train, VALIDATION: parts.validation, TEST: _side(found, VALIDATION)})
+
+
+def flowers(seed: int) -> Any:
+    """The photographs of flowers, with 15 % to choose by and 15 % as the test."""
+    import crossroads
+    from crossroads.data.dataset import TEST, TRAIN, VALIDATION
+    from crossroads.data.splits import split
+
+    parts = split(crossroads.read(SHARED / "flowers5.tar"), validation=0.15, test=0.15, seed=seed)
+    return _marked({TRAIN: parts.train, VALIDATION: parts.validation, TEST: parts.test.unseal()})
 
 
 def ants_bees_whole(_seed: int) -> Any:
@@ -135,6 +146,13 @@ def digits(seed: int, *, each: int) -> Any:
     from crossroads.demo import digits as all_digits
 
     return _drawn(crossroads.read(all_digits()), each, seed)
+
+
+def folders(seed: int, *, name: str, each: int) -> Any:
+    """`each` photographs a class to train on, a fifth as many more to choose by, the rest as the test."""
+    import crossroads
+
+    return _drawn(replace(crossroads.read(SHARED / f"{name}.tar"), splits=None), each, seed)
 
 
 def shapes(seed: int, *, each: int) -> Any:
@@ -191,6 +209,11 @@ TASKS: tuple[Task, ...] = (
     Task("quiz pickles", quiz_pickles, 96, shared=True, source="GTSRB"),
     Task("drawn shapes, 20 per class", lambda seed: shapes(seed, each=20), 96, shared=False, source="drawn shapes"),
     Task("drawn shapes, 200 per class", lambda seed: shapes(seed, each=200), 96, shared=False, source="drawn shapes"),
+    *(
+        Task(f"{name}, {each} per class", partial(folders, name=name, each=each), 96, shared=True, source=name)
+        for name, most in (("flowers5", 100), ("eurosat10", 100), ("sign_digits10", 60), ("trashnet6", 100))
+        for each in (20, most)
+    ),
 )
 
 WHOLE = Task("ants/bees, as they come", ants_bees_whole, None, shared=True, source="ants/bees", tuned_epochs=4)

@@ -4,6 +4,7 @@ The language of a block decides what happens with it:
 
     console   lines that begin with ``$ `` are run; the lines after each are its output
     python    is executed, in one namespace per page; if the first line is a comment with a file name, it is written to that file
+    javascript  is written to the file that its first line names in a comment
     toml      is a recipe, and is written to the file that its first line names in a comment
     text      is the output of the block before it
     others    (csv, json, Sphinx directives, no language) are not run
@@ -32,8 +33,8 @@ from crossroads.recipe import Recipe
 
 ROOT = Path(__file__).resolve().parents[1]
 SHOWN_ONLY = ("", "csv", "json", "mermaid")
-NOT_RUN = ("make ", "pip ", "git ", "cd ", "mkdir ", ". .venv/")
-"""Commands that set up or change the reader's machine, or run other tests; `Page.skipped` lists those that were met."""
+NOT_RUN = ("make ", "pip ", "git ", "cd ", "mkdir ", ". .venv/", "docker ", "ARTIFACT=", "crossroads serve ")
+"""Commands that set up or change the reader's machine, run other tests, or serve; `Page.skipped` lists those that were met."""
 
 BREAK = "\0"
 """Stands for a line break before an indented line, which the output may lack."""
@@ -134,6 +135,8 @@ class Page:
                 output = self._python(block, namespace)
             elif block.language == "toml":
                 self._recipe(block)
+            elif block.language == "javascript":
+                Path(block.body.partition("\n")[0].removeprefix("// ")).write_text(block.body, encoding="utf-8")
             elif block.language == "text":
                 self._compare(block.line, block.body, output)
             elif block.language not in SHOWN_ONLY and not block.language.startswith("{"):

@@ -25,7 +25,7 @@ QUICK = (
     *("--strategy", "from-scratch", "--backbone", "quiz-cnn", "--image-size", "16", "--epochs", "2", "--batch-size", "16"),
     *("--validation", "0.2", "--test-fraction", "0.2"),
 )
-COMMANDS = ("audit", "advise", "fit", "evaluate", "predict", "export", "backbones", "demo")
+COMMANDS = ("audit", "advise", "fit", "evaluate", "predict", "explain", "export", "backbones", "demo")
 
 
 @pytest.fixture

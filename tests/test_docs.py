@@ -3,6 +3,7 @@
 import os
 import re
 import shutil
+import subprocess
 import tarfile
 from pathlib import Path
 
@@ -11,11 +12,13 @@ import pytest
 import crossroads
 from crossroads.advice import baselines, warm_start
 from docs_pages import ROOT, Page, blocks, commands, in_process, same_structure
+from serve_running import running
 
 DOCS = ROOT / "docs"
 README = ROOT / "README.md"
 TUTORIAL = DOCS / "tutorial" / "first-classifier.md"
 PHOTOGRAPHS = DOCS / "tutorial" / "photographs.md"
+SERVE_PAGE = DOCS / "how-to" / "serve-a-model.md"
 JAX_PAGE = DOCS / "how-to" / "jax.md"
 # Its commands take an hour; `make bench` runs them.
 BENCHMARKS = DOCS / "benchmarks.md"
@@ -37,7 +40,7 @@ SLOW = (
 RUN_AFTER_TUTORIAL = [
     pytest.param(page, id=str(page.relative_to(ROOT)), marks=[pytest.mark.slow] * (page in [DOCS / name for name in SLOW]))
     for page in TEXTS
-    if page not in (README, TUTORIAL, PHOTOGRAPHS, JAX_PAGE, BENCHMARKS)
+    if page not in (README, TUTORIAL, PHOTOGRAPHS, JAX_PAGE, SERVE_PAGE, BENCHMARKS)
 ]
 
 
@@ -105,6 +108,19 @@ def test_the_readme_does_what_it_says(photographs, tmp_path, monkeypatch):
     for name in ("photos", "new-photos", "runs"):
         shutil.copytree(folder / name, tmp_path / name)
     assert TRAINING not in run(README, tmp_path, monkeypatch, known={TRAINING: outputs[TRAINING]})
+
+
+def test_the_page_on_the_server_does_what_it_says(after_tutorial, tmp_path, monkeypatch):
+    shutil.copytree(after_tutorial, tmp_path, dirs_exist_ok=True)
+    with running(tmp_path / "runs" / "digits") as server:
+        page = tmp_path / "page.md"
+        page.write_text(SERVE_PAGE.read_text(encoding="utf-8").replace("http://127.0.0.1:8000", server.address), encoding="utf-8")
+        run(page, tmp_path, monkeypatch)
+        if shutil.which("node"):
+            script = f"""import {{ classify }} from "{tmp_path}/classify.mjs"; import {{ openAsBlob }} from "node:fs";
+            console.log((await classify(await openAsBlob("more-digits/8/1511.png")))[0].label);"""
+            done = subprocess.run(["node", "--input-type=module", "-e", script], capture_output=True, text=True, check=False)
+            assert done.stdout.strip() == "8", done.stderr
 
 
 @pytest.mark.core

@@ -71,7 +71,8 @@ def done(tmp_path_factory):
 def test_a_frozen_strategy_needs_no_keras(done):
     assert done["loaded"] == []
     assert done["files"] == [
-        *("crossroads.json", "history.csv", "metrics.json", "model.bin", "model.xml", "recipe.toml", "seen.npy"),
+        *("README.md", "crossroads.json", "held_out.npz", "history.csv", "metrics.json", "model.bin", "model.xml"),
+        *("neighbours.npz", "recipe.toml", "report.html", "seen.npy", "thumbnails.npz"),
     ]
     assert (done["test"], done["evaluated"], done["predicted"]) == (8, 40, 3)
 

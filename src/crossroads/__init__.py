@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from crossroads.advice.evidence import Advice
-    from crossroads.api import advise, audit, evaluate, fit
+    from crossroads.api import advise, audit, compare, evaluate, fit, write_report
     from crossroads.data.audit import Audit
     from crossroads.data.dataset import Dataset
     from crossroads.data.readers import read
@@ -42,10 +42,12 @@ _HOMES = {
     "Watcher": "crossroads.progress",
     "advise": "crossroads.api",
     "audit": "crossroads.api",
+    "compare": "crossroads.api",
     "evaluate": "crossroads.api",
     "fit": "crossroads.api",
     "load": "crossroads.predictor",
     "read": "crossroads.data.readers",
+    "write_report": "crossroads.api",
 }
 
 __all__ = [
@@ -65,10 +67,12 @@ __all__ = [
     "Watcher",
     "advise",
     "audit",
+    "compare",
     "evaluate",
     "fit",
     "load",
     "read",
+    "write_report",
 ]
 
 # As in any library, so that a program without logging prints nothing.

@@ -20,23 +20,26 @@ from crossroads.data.audit import Audit
 from crossroads.data.audit import audit as check
 from crossroads.data.labels import align
 from crossroads.data.loading import refusal_notes, sample_notes
-from crossroads.data.partition import BIASED, Source, absent_class_notes, count_seen, load_and_split, test_rows
+from crossroads.data.partition import BIASED, Partition, Source, absent_class_notes, count_seen, load_and_split, test_rows
 from crossroads.data.readers import read
 from crossroads.errors import RecipeError, option, without_effect
 from crossroads.evaluation import Evaluation
 from crossroads.networks._once import built_once
 from crossroads.networks.construct import object_name, pinned
-from crossroads.predictor import Predictor, score
-from crossroads.progress import Note, Silent, Watcher, stage
+from crossroads.predictor import Predictor, Scored, score
+from crossroads.progress import Note, Relay, Silent, Watcher, stage
 from crossroads.race.anytime import fit_within_budget
 from crossroads.race.candidates import BUDGET
 from crossroads.recipe import Recipe, read_toml
+from crossroads.report.compare import Comparison, compare_runs
 from crossroads.report.default_watcher import watched
+from crossroads.report.documents import document_run, require_report, write_documents, write_report_of, write_report_on
 from crossroads.run.clock import Clock
-from crossroads.run.finish import Outcome, Run, require_same_images, save_and_test
+from crossroads.run.finish import Outcome, Run, require_same_images, save_and_test, scored_images
 from crossroads.run.folder import RunFolder
 from crossroads.run.task import Tasks, refuse_trained_graph, require_valid
 from crossroads.run.train import train
+from crossroads.track import require_known, tracked
 
 T = TypeVar("T")
 
@@ -54,6 +57,9 @@ def fit(
     test: Source | None = None,
     recipe: Recipe | str | Path | None = None,
     resume: bool = False,
+    report: bool = True,
+    thumbnails: bool = True,
+    track: str | None = None,
     watcher: Watcher | None = None,
     **options: object,
 ) -> Run:
@@ -68,6 +74,9 @@ def fit(
         test: A separate test set; no image of it is read before the final evaluation.
         recipe: A recipe, or the path of a TOML file with some of its fields; None for the defaults.
         resume: Continue an unfinished run in `out`. A finished run of the same images is returned unchanged.
+        report: Whether ``report.html`` and ``README.md`` are written into the artifact.
+        thumbnails: Whether the artifact may contain small pictures of held-out images, for the report.
+        track: ``tensorboard`` or ``mlflow`` to log the run there too; None to log it nowhere. The result is the same.
         watcher: Receives progress and warnings. If it is None, warnings go to `warnings`, and progress goes to the log, a terminal
             or a notebook.
         **options: Fields of `Recipe` that replace those of `recipe`.
@@ -80,6 +89,7 @@ def fit(
     """
     started = time.perf_counter()
     relay = watched(watcher, trains=True)
+    require_known(track)
     folder = RunFolder(out)
     asked, given = _requested(recipe, data, test, options | _name_of(backbone))
     if folder.finished and resume:
@@ -94,17 +104,26 @@ def fit(
     try:
         with folder.claim(asked, given=given, resume=resume) as claimed:
             require_valid(claimed, _custom_network(backbone), relay.progress)
-            with stage(relay.progress, READING):
-                partition = load_and_split(*_sources(data, test, claimed), claimed, relay)
-            auto = claimed.strategy == "auto"
-            clock = Clock(started, folder.spent, claimed.budget or (BUDGET if auto else None))
-            if clock.budget is not None:
-                return fit_within_budget(partition, _custom_network(backbone), folder, clock, relay)
-            task = Tasks(partition, folder.scratch, _custom_network(backbone), relay).task_for(partition.recipe)
-            return save_and_test(partition, Outcome(task, train(task, folder, relay)), folder, clock, relay)
+            clock = Clock(started, folder.spent, claimed.budget or (BUDGET if claimed.strategy == "auto" else None))
+            with tracked(track, folder, claimed, relay) as tracking:
+                relay = tracking.watcher
+                with stage(relay.progress, READING):
+                    partition = load_and_split(*_sources(data, test, claimed), claimed, relay)
+                run = _trained(partition, _custom_network(backbone), folder, clock, relay)
+                if report:
+                    document_run(run, scored_images(partition), relay, thumbnails=thumbnails, seconds=clock.left)
+                return tracking.finish(run)
     except Exception:
         relay.raise_again()  # the watcher's own error, even if a library replaced it
         raise
+
+
+def _trained(partition: Partition, own: object, folder: RunFolder, clock: Clock, watcher: Relay) -> Run:
+    """Trains, tests and saves. `own` is a network of the user's own as an object, or None."""
+    if clock.budget is not None:
+        return fit_within_budget(partition, own, folder, clock, watcher)
+    task = Tasks(partition, folder.scratch, own, watcher).task_for(partition.recipe)
+    return save_and_test(partition, Outcome(task, train(task, folder, watcher)), folder, clock, watcher)
 
 
 @process_settings()
@@ -210,6 +229,13 @@ def evaluate(
     Raises:
         CrossroadsError: The folder is not an artifact, a label is unknown to it, or no image is readable.
     """
+    return _scored(run, data, class_names, strict, watcher)[1]
+
+
+def _scored(
+    run: str | PathLike[str], data: Source, class_names: str | Path | None, strict: bool, watcher: Watcher | None
+) -> tuple[Scored, Evaluation]:
+    """Scores a finished artifact on labelled images, as `evaluate` explains."""
     relay = watched(watcher)
     with stage(relay.progress, "loading the artifact"):
         predictor = Predictor.load(run)
@@ -226,7 +252,56 @@ def evaluate(
         images = f"{seen} of {len(scored.dataset)} images"
         text = f"{images} were in the training or validation set of {predictor.manifest.folder}; {BIASED}"
         relay.warning(Note(text, "seen-in-training", seen=seen, images=len(scored.dataset)))
-    return replace(evaluation, seen_in_training=seen, warnings=relay.warnings)
+    return scored, replace(evaluation, seen_in_training=seen, warnings=relay.warnings)
+
+
+@warnings_shown()
+def write_report(
+    run: str | PathLike[str],
+    data: Source | None = None,
+    *,
+    out: str | Path | None = None,
+    class_names: str | Path | None = None,
+    thumbnails: bool = True,
+    watcher: Watcher | None = None,
+) -> Path:
+    """Writes the report of a run: one HTML file that loads nothing.
+
+    Args:
+        run: The folder that `fit` wrote, or the `Run` that it returned.
+        data: Labelled images to report on, in any form that `read` takes; None for the images that the run was scored on.
+        out: Path of the file. None for ``report.html``: in the artifact without `data`, otherwise in the working directory.
+        class_names: A file that names integer labels, if the artifact was trained with one.
+        thumbnails: Whether a report on `data` may contain small pictures.
+        watcher: Receives progress and warnings; None as in `fit`.
+
+    Returns:
+        The path of the file.
+
+    Raises:
+        CrossroadsError: The folder is not an artifact, a label is unknown to it, no image is readable, or `out` is another file.
+    """
+    if data is None:
+        return write_documents(run) if out is None else write_report_of(run, out)
+    target = require_report(artifact.REPORT if out is None else out)
+    scored, evaluation = _scored(run, data, class_names, False, watcher)
+    return write_report_on(run, scored, evaluation, target, thumbnails=thumbnails)
+
+
+@warnings_shown()
+def compare(*runs: str | PathLike[str]) -> Comparison:
+    """Puts finished artifacts side by side.
+
+    If two of them were tested on the same images, their difference is computed image by image, which is far more precise than a
+    comparison of their intervals.
+
+    Args:
+        *runs: At least two artifacts. The first is the one that the others are compared with.
+
+    Raises:
+        CrossroadsError: There are fewer than two, or a folder is not an artifact.
+    """
+    return compare_runs(runs)
 
 
 @warnings_shown()

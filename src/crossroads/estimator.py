@@ -109,7 +109,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """Returns the finished run. If a step fails after training, the unfinished run is kept, and the error names its folder."""
         out = folder.path / "run"
         try:
-            return fit(data, out=out, recipe=self._recipe())
+            return fit(data, out=out, recipe=self._recipe(), report=False)
         except BaseException as error:
             if RunFolder(out).unfinished:
                 folder.keep()
@@ -161,7 +161,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         folder = TemporaryFolder()
         path = folder.path / "run"
         path.mkdir()
-        for name in {*artifact.FILES, artifact.MANIFEST} & files.keys():
+        for name in {*artifact.FILES, *artifact.OPTIONAL, artifact.MANIFEST} & files.keys():
             (path / name).write_bytes(files[name])
         artifact.open_verified(path)
         self._hold(folder, Run(path, metrics))

@@ -29,6 +29,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from crossroads.data.loading import Refusal
+from crossroads.display import Shown
 from crossroads.errors import DataError
 from crossroads.plain import to_plain
 
@@ -78,7 +79,7 @@ class Mistake(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Evaluation:
+class Evaluation(Shown):
     """The scores of a classifier on one data set.
 
     Attributes:

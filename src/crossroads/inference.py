@@ -150,6 +150,7 @@ class Graph:
     def _begin(self, model: Any, path: Path | None, threads: int | None) -> None:
         self._model, self._path, self.threads = model, path, threads
         self._idle_for_few: list[Any] = []
+        self._idle_for_many: list[Any] = []
         count = model.inputs[0].get_partial_shape()[0]
         self._fixed = count.get_length() if count.is_static else None  # the only batch size of the graph, if it is fixed
         _graphs.add(self)
@@ -165,8 +166,13 @@ class Graph:
         They are never freed, not even at exit. Freeing them would wait for those threads, or end in a segmentation fault.
         """
         compiled = [self.__dict__.pop(name, None) for name in ("_for_few", "_for_many")]
-        ctypes.pythonapi.Py_IncRef(ctypes.py_object((compiled, self._idle_for_few)))
-        self._idle_for_few = []
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object((compiled, self._idle_for_few, self._idle_for_many)))
+        self._idle_for_few, self._idle_for_many = [], []
+
+    @property
+    def model(self) -> Any:
+        """The OpenVINO model. Only clones of it may be changed."""
+        return self._model
 
     @property
     def signature(self) -> tuple[str, str]:
@@ -185,19 +191,35 @@ class Graph:
         """Computes the results, float32 (n, ...), of images, uint8 (n, size, size, 3). The batch size affects only the speed."""
         batch = batch or self.batch
         if 0 < len(images) <= batch and self._fixed in (None, len(images)):
-            return self._run_few(np.ascontiguousarray(images))
+            return self._run_few(images)
         return self.run((images[start : start + batch] for start in range(0, len(images), batch)), len(images))
 
+    def beside_others(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Computes the results of one batch on a part of the threads, for callers of which several compute at the same time.
+
+        At most `parallel` calls run at a time, and the others wait.
+        """
+        parts = [self._infer("_for_many", self._idle_for_many, batch) for batch in self._of_fixed_size([images])]
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    @property
+    def parallel(self) -> int:
+        """The number of batches that `beside_others` computes at a time."""
+        return int(self._compiled_once("_for_many").get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
+
     def _run_few(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        return self._infer("_for_few", self._idle_for_few, images)
+
+    def _infer(self, name: str, idle: list[Any], images: NDArray[np.uint8]) -> NDArray[np.float32]:
         # Calling the compiled model itself would use one request for all threads, and they would overwrite each other's results.
-        compiled = self._compiled_once("_for_few")
+        compiled = self._compiled_once(name)
         try:
-            request = self._idle_for_few.pop()  # atomic, so that no other thread takes the same one
+            request = idle.pop()  # atomic, so that no other thread takes the same one
         except IndexError:
             request = compiled.create_infer_request()
-        request.infer({0: images})
+        request.infer({0: np.ascontiguousarray(images)})
         result = np.array(request.get_output_tensor(0).data, dtype=np.float32)
-        self._idle_for_few.append(request)
+        idle.append(request)
         return result
 
     def run(self, batches: Iterable[NDArray[np.uint8]], most: int) -> NDArray[np.float32]:
@@ -267,7 +289,7 @@ class Graph:
     @property
     def _requests(self) -> int:
         # One more than OpenVINO can run at a time, so that none is idle while the caller takes a result.
-        return int(self._for_many.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")) + 1
+        return self.parallel + 1
 
     def _compiled_once(self, name: str) -> Any:
         """Returns a compiled graph. Waits for other graphs only if it is not compiled yet."""
@@ -285,14 +307,49 @@ class Graph:
         return self._compiled("THROUGHPUT")
 
     def _compiled(self, hint: str) -> Any:
-        # By default a CPU with bfloat16 units computes in bfloat16, which changes probabilities in the third digit.
-        config: dict[str, str | int] = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": hint}
-        if self.threads is not None:
-            config["INFERENCE_NUM_THREADS"] = self.threads
-        return runtime().Core().compile_model(self._model, "CPU", config)
+        return runtime().Core().compile_model(self._model, "CPU", _config(hint, self.threads))
 
 
-_graphs: weakref.WeakSet[Graph] = weakref.WeakSet()
+class Part:
+    """A part of a graph, with one input and any number of outputs. It is compiled on first use, and threads may share it.
+
+    Args:
+        model: The OpenVINO model.
+        threads: CPU threads to use, None for all.
+    """
+
+    def __init__(self, model: Any, *, threads: int | None = None) -> None:
+        self._model, self._threads = model, threads
+        _graphs.add(self)
+
+    def __call__(self, values: NDArray[Any]) -> list[NDArray[np.float32]]:
+        """Computes every output, float32 (n, ...), of values (n, ...) of the input."""
+        request = self._compiled().create_infer_request()
+        request.infer({0: np.ascontiguousarray(values)})
+        return [np.array(request.get_output_tensor(number).data, np.float32) for number in range(len(self._model.outputs))]
+
+    def _compiled(self) -> Any:
+        if "_once" not in self.__dict__:
+            with _compiling:
+                return self._once
+        return self._once
+
+    @cached_property
+    def _once(self) -> Any:
+        return runtime().Core().compile_model(self._model, "CPU", _config("LATENCY", self._threads))
+
+    def _drop_compiled(self) -> None:
+        """Drops the compiled graph in a forked process without freeing it, as `Graph` does."""
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object([self.__dict__.pop("_once", None)]))
+
+
+def _config(hint: str, threads: int | None) -> dict[str, str | int]:
+    # By default a CPU with bfloat16 units computes in bfloat16, which changes probabilities in the third digit.
+    config: dict[str, str | int] = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": hint}
+    return config if threads is None else config | {"INFERENCE_NUM_THREADS": threads}
+
+
+_graphs: weakref.WeakSet[Graph | Part] = weakref.WeakSet()
 
 
 def _after_fork() -> None:

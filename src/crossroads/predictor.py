@@ -128,6 +128,11 @@ class Predictor:
         return self._manifest
 
     @property
+    def graph(self) -> Graph:
+        """The inference graph."""
+        return self._graph
+
+    @property
     def classes(self) -> tuple[str, ...]:
         """Class names, in the order of the probabilities."""
         return self._manifest.classes
@@ -150,6 +155,11 @@ class Predictor:
         Raises:
             DataError: The shape or dtype differs.
         """
+        self.require_pixels(pixels)
+        return self._graph(pixels, batch=batch)
+
+    def require_pixels(self, pixels: NDArray[np.uint8]) -> None:
+        """Raises `DataError` unless pixels are uint8 (n, size, size, 3)."""
         shape = (self.size, self.size, 3)
         if pixels.ndim != 4 or pixels.shape[1:] != shape or pixels.dtype != np.uint8:
             raise DataError(
@@ -159,7 +169,6 @@ class Predictor:
                 received=f"{pixels.dtype} {pixels.shape}",
                 hint="use predict for images of other sizes",
             )
-        return self._graph(pixels, batch=batch)
 
     @warnings_shown()
     def probabilities_of(
@@ -291,12 +300,13 @@ class Predictor:
                 raise named from error
 
         for position, _, answer in self._answers(stream_pictures(_named(images, names), self.manifest.resize), refuse):
-            predictions.append(Prediction(names.pop(position, f"image {position}"), self._ranked(answer, top)))
+            predictions.append(Prediction(names.pop(position, f"image {position}"), self.ranked(answer, top)))
             if progress is not None:
                 progress(position + 1)
         return predictions, refused
 
-    def _ranked(self, probabilities: NDArray[np.float32], top: int) -> tuple[Ranked, ...]:
+    def ranked(self, probabilities: NDArray[np.float32], top: int) -> tuple[Ranked, ...]:
+        """Returns the most probable classes of one image, most probable first, from its probabilities, float32 (k,)."""
         # A stable sort gives a tie to the class that comes first, as in the evaluation.
         best = np.argsort(-probabilities, kind="stable")[:top].tolist()
         return tuple(Ranked(self.classes[i], float(probabilities[i])) for i in best)
@@ -367,11 +377,6 @@ def score(
 def score_probabilities(probabilities: NDArray[np.float32], dataset: Dataset) -> Evaluation:
     """Scores the rows of `dataset` from their probabilities, float32 (n, k)."""
     return _evaluation(probabilities, dataset)
-
-
-def score_pixels(predictor: Predictor, pixels: NDArray[np.uint8], dataset: Dataset) -> Evaluation:
-    """Scores the rows of `dataset` from their pixels, uint8 (n, size, size, 3)."""
-    return _evaluation(predictor.probabilities(pixels), dataset)
 
 
 def _evaluation(probabilities: NDArray[np.float32], dataset: Dataset) -> Evaluation:

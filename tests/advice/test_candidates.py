@@ -93,7 +93,7 @@ def test_a_budget_allows_as_many_epochs_as_there_is_time_for():
 
 def test_from_scratch_is_timed_by_its_short_training_if_there_was_one():
     timed = ShortTraining("from-scratch", DEFAULT_FROM_SCRATCH, 32, 800, 10, KNOWN, start_seconds=3.0, seconds_per_image=0.001)
-    measured, estimated = from_scratch_candidate(timed, CONTEXT, LOW, KNOWN), from_scratch_candidate(None, CONTEXT, LOW, KNOWN)
+    measured, estimated = (from_scratch_candidate(short, CONTEXT, LOW, alone=False) for short in (timed, None))
     epoch = 0.001 * MANY_STEPS * (1_000 + VALIDATING * CONTEXT.validation_images)
     assert measured.epoch_seconds == pytest.approx(epoch)
     assert measured.seconds == pytest.approx(OVERHEAD + 3.0 + epoch * measured.recipe.epochs)
@@ -107,20 +107,16 @@ def test_from_scratch_is_timed_by_its_short_training_if_there_was_one():
 
 def test_the_expected_accuracy_follows_the_slope_of_the_learning_curve():
     flat, steep = (
-        from_scratch_candidate(None, replace(CONTEXT, slope=slope, images_per_class=900.0), LOW, KNOWN) for slope in (0.1, 1.0)
+        from_scratch_candidate(None, replace(CONTEXT, slope=slope, images_per_class=900.0), LOW, alone=False)
+        for slope in (0.1, 1.0)
     )
     assert LOW.value < flat.accuracy.value < steep.accuracy.value
 
 
-def test_the_probe_on_raw_pixels_counts_only_without_another_measurement():
-    timed = ShortTraining("from-scratch", DEFAULT_FROM_SCRATCH, 32, 800, 10, KNOWN, start_seconds=3.0, seconds_per_image=0.001)
-    assert [base.kind for base in from_scratch_candidate(timed, CONTEXT, None, LOW).bases] == ["short training"]
-    assert [base.accuracy for base in from_scratch_candidate(None, CONTEXT, None, LOW).bases] == [LOW]
-
-
 def test_a_short_training_of_one_epoch_does_not_time_the_whole_one():
     timed = ShortTraining("from-scratch", DEFAULT_FROM_SCRATCH, 32, 800, 1, KNOWN, start_seconds=30.0, seconds_per_image=0.0)
-    assert from_scratch_candidate(timed, CONTEXT, None, KNOWN).seconds == from_scratch_candidate(None, CONTEXT, None, KNOWN).seconds
+    measured, estimated = (from_scratch_candidate(short, CONTEXT, KNOWN, alone=True) for short in (timed, None))
+    assert measured.seconds == estimated.seconds
 
 
 def test_the_small_network_takes_the_requested_size_if_it_is_in_its_range():

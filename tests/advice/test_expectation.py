@@ -6,13 +6,11 @@ from hypothesis import strategies as st
 
 from crossroads.advice.estimate import Estimate, from_log_odds, log_odds
 from crossroads.advice.expectation import (
-    EPOCH_PENALTIES,
-    EXTRAPOLATIONS,
+    LAWS,
     SLOPE_ERROR,
-    STRATEGY_OFFSETS,
     Base,
-    Coefficients,
     Extrapolation,
+    Law,
     LearningGain,
     Setting,
     StrategyOffset,
@@ -24,13 +22,14 @@ from crossroads.advice.expectation import (
 )
 from crossroads.strategies import STRATEGIES
 
-STARTS = [(record.name, "probe") for record in STRATEGIES] + [(name, "short training") for name in EXTRAPOLATIONS]
+STARTS = [(record.name, "probe") for record in STRATEGIES]
+STARTS += [(name, "short training") for name, law in LAWS.items() if law.extrapolation]
 USUAL = Setting(5_000, 30, 1.0)
 
 
 def certain(intercept, by_size=0.0):
     """Returns constants without scatter."""
-    return Coefficients({"finetune": StrategyOffset(intercept, by_size, 0.0)}, {})
+    return {"finetune": Law(StrategyOffset(intercept, by_size, 0.0))}
 
 
 def probe(value, low=None, high=None):
@@ -38,9 +37,9 @@ def probe(value, low=None, high=None):
 
 
 def test_every_strategy_has_its_constants():
-    assert set(STRATEGY_OFFSETS) == {record.name for record in STRATEGIES}
-    assert set(EXTRAPOLATIONS) == {"warm-start", "from-scratch"}
-    assert set(EPOCH_PENALTIES) == {record.name for record in STRATEGIES if not record.frozen}
+    assert set(LAWS) == {record.name for record in STRATEGIES}
+    assert {name for name, law in LAWS.items() if law.extrapolation} == {"warm-start", "from-scratch"}
+    assert {name for name, law in LAWS.items() if law.epochs} == {record.name for record in STRATEGIES if not record.frozen}
 
 
 @given(st.sampled_from(STARTS), st.floats(0, 1), st.floats(0, 0.2), st.floats(0.1, 1e5), st.integers(1, 10**6), st.floats(0, 1))
@@ -71,7 +70,7 @@ def test_size_counts_only_in_the_range_of_the_fitted_tasks():
 
 
 def test_more_scatter_widens_the_interval_around_the_same_value():
-    constants = (Coefficients({"finetune": StrategyOffset(0.0, 0.0, scatter)}) for scatter in (0.1, 2.0))
+    constants = ({"finetune": Law(StrategyOffset(0.0, 0.0, scatter))} for scatter in (0.1, 2.0))
     certain, uncertain = (expected("finetune", probe(0.9), USUAL, each) for each in constants)
     assert certain.value == uncertain.value == pytest.approx(0.9)
     assert uncertain.low < certain.low < certain.high < uncertain.high
@@ -87,12 +86,12 @@ def test_fewer_epochs_cost_accuracy_and_certainty():
     assert with_epochs("warm-start", known, 1.0) == pytest.approx(known)
     half, quarter = with_epochs("warm-start", known, 0.5), with_epochs("warm-start", known, 0.25)
     assert quarter.value < half.value < known.value
-    assert log_odds(known.value, 1e-6) - log_odds(quarter.value, 1e-6) == pytest.approx(2 * EPOCH_PENALTIES["warm-start"].penalty)
+    assert log_odds(known.value, 1e-6) - log_odds(quarter.value, 1e-6) == pytest.approx(2 * LAWS["warm-start"].epochs.penalty)
     assert log_odds(quarter.high, 1e-6) - log_odds(quarter.low, 1e-6) > log_odds(0.95, 1e-6) - log_odds(0.8, 1e-6)
     assert with_epochs("warm-start", known, 2.0).value > known.value
 
 
-TWO = Coefficients({"warm-start": StrategyOffset(0.0, 0.0, 1.0)}, {"warm-start": Extrapolation(0.3, 0.5)})
+TWO = {"warm-start": Law(StrategyOffset(0.0, 0.0, 1.0), Extrapolation(0.3, 0.5))}
 
 
 def ends(estimate):
@@ -125,11 +124,9 @@ def test_halvings_are_limited_to_the_range_of_the_fitted_tasks():
     assert after(0.0) == after(0.25)
 
 
-def test_a_probe_may_lower_the_expectation_from_scratch_but_not_raise_it():
+def test_from_scratch_a_short_training_counts_alone():
     short = Base("short training", Estimate(0.8, 0.8, 0.8), 2.0)
-    alone = expected("from-scratch", [short], USUAL)
-    assert expected("from-scratch", [*probe(0.99), short], USUAL) == alone
-    assert expected("from-scratch", [*probe(0.5), short], USUAL).value < alone.value
+    assert expected("from-scratch", [*probe(0.1), short], USUAL) == expected("from-scratch", [short], USUAL)
 
 
 def test_a_flat_learning_curve_means_a_small_gain_from_training():

@@ -15,7 +15,8 @@ def test_it_is_ridge_regression_on_the_other_folds():
     y = np.arange(40) % 3
     x = (rng.normal(size=(3, 6)) * 0.6)[y] + rng.normal(size=(40, 6))
     result = probe(x, y)
-    standardized = (x - x.mean(axis=0)) / x.std(axis=0) / np.sqrt(x.shape[1])
+    deviation = np.maximum(x.std(axis=0), np.median(x.std(axis=0)))
+    standardized = (x - x.mean(axis=0)) / deviation / np.sqrt(x.shape[1])
     fold, correct = deal(y, count=FOLDS), np.zeros(40, bool)
     for out in range(FOLDS):
         model = Ridge(alpha=result.penalty * len(y)).fit(standardized[fold != out], np.eye(3)[y[fold != out]])

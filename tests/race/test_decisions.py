@@ -128,6 +128,20 @@ def test_with_few_validation_images_a_training_must_beat_the_best_head_image_by_
     assert Results(plan(HEAD, FINETUNE), runs).winner().candidate == winner
 
 
+def test_with_few_validation_images_early_features_need_a_clearly_lower_loss():
+    early = RaceCandidate(Recipe(strategy="early-features", backbone="b"), HEAD.accuracy, 10.0)
+    clearly, barely = (
+        tuple(
+            replace(few(index, None, "1100" * 25, accuracy), validation_loss=loss) for index, (accuracy, loss) in enumerate(scores)
+        )
+        for scores in (((0.8, 0.7), (0.7, 0.6)), ((0.8, 0.7), (0.9, 0.66)))
+    )
+    assert Results(plan(HEAD, early), clearly).winner().candidate == 1
+    assert Results(plan(HEAD, early), barely).winner().candidate == 0  # the margin is 0.5 / sqrt(100)
+    many = tuple(replace(head, correct="") for head in clearly)
+    assert Results(plan(HEAD, early), many).winner().candidate == 0
+
+
 def test_frames_of_one_object_count_as_their_effective_number():
     head, trained = few(0, None, "1111000000" * 4, 0.4), few(1, 8, "1111111111" * 4, 1.0)
     assert Results(plan(HEAD, FINETUNE), (head, trained)).winner().candidate == 1

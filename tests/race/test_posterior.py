@@ -1,5 +1,7 @@
 """The accuracy and seconds expected of a candidate's next run."""
 
+from dataclasses import replace
+
 import pytest
 
 from crossroads.advice import expectation
@@ -12,9 +14,9 @@ from crossroads.recipe import Recipe
 @pytest.fixture(autouse=True)
 def equal_penalties(monkeypatch):
     """Gives all strategies the same penalty for fewer epochs."""
-    monkeypatch.setattr(
-        expectation, "EPOCH_PENALTIES", dict.fromkeys(expectation.EPOCH_PENALTIES, expectation.EpochPenalty(0.4, 0.4))
-    )
+    equal = expectation.EpochPenalty(0.4, 0.4)
+    laws = {name: law if law.epochs is None else replace(law, epochs=equal) for name, law in expectation.LAWS.items()}
+    monkeypatch.setattr(expectation, "LAWS", laws)
 
 
 def candidate():

@@ -14,10 +14,11 @@ from crossroads.advice.sample import merge_duplicates
 from crossroads.data.dataset import Dataset
 from crossroads.data.loading import load_all, refusal_notes
 from crossroads.errors import DataError
+from crossroads.evaluation import effective_count
 from crossroads.features.bodies import body_of
 from crossroads.features.extract import Extraction
 from crossroads.features.lookup import Lookup, SinglePass, resize_of
-from crossroads.heads.probe import probe
+from crossroads.heads.probe import Probe, loss_margin, probe
 from crossroads.networks.body import Body
 from crossroads.networks.construct import Choice
 from crossroads.networks.cut import Cut
@@ -51,6 +52,7 @@ class FrozenProbe:
         cut: The end of the backbone.
         pooling: How its feature map becomes a vector.
         correct: bool (s,), which images of the sample are classified correctly when they are left out.
+        loss: `Probe.loss`, which compares probes.
         features: Float (s, d).
     """
 
@@ -58,6 +60,7 @@ class FrozenProbe:
     cut: Cut
     pooling: PoolingName
     correct: NDArray[np.bool_]
+    loss: float
     features: NDArray[np.float32]
 
     @property
@@ -75,7 +78,7 @@ class BackboneEvidence:
         recipe: The recipe, resolved for feature extraction (image size, resize and weights).
         body: The backbone with its weights as an inference graph.
         profile: The depth profile.
-        frozen_probes: The best probe of each frozen strategy, the more accurate one first.
+        frozen_probes: The best probe of each frozen strategy. Early features come first if their loss is clearly lower.
         dataset: The readable rows of the sample. Equal images are in one group.
         digests: uint8 (s, 16), the digests of these images.
         refused: Number of unreadable images.
@@ -126,8 +129,9 @@ def probe_backbone(dataset: Dataset, choice: Choice, recipe: Recipe, watcher: Wa
     readable = replace(extraction.dataset, digests=extraction.digests, groups=groups)
     name = choice.record.name
     with stage(watcher.progress, f"probing {name}"):
-        accuracies = probe_depths(extraction.features, widths, readable.labels, readable.groups)
-    depths = depth_records(chosen, accuracies, None, readable.groups)
+        probes = probe_depths(extraction.features, widths, readable.labels, readable.groups)
+    correct = tuple(each.correct for each in probes)
+    depths = depth_records(chosen, list(correct), None, readable.groups)
     evidence = BackboneEvidence(
         choice,
         recipe,
@@ -139,10 +143,10 @@ def probe_backbone(dataset: Dataset, choice: Choice, recipe: Recipe, watcher: Wa
         refused=len(extraction.refusals),
         end_features=np.ascontiguousarray(np.asarray(extraction.features[:], np.float32)[:, -widths[-1] :]),
         cuts=chosen,
-        correct=tuple(accuracies),
+        correct=correct,
     )
     with stage(watcher.progress, f"probing the early layers of {name}"):
-        return replace(evidence, frozen_probes=_best_probes(evidence, chosen, accuracies, watcher))
+        return replace(evidence, frozen_probes=_best_probes(evidence, chosen, probes, watcher))
 
 
 PACE_IMAGES, PACE_STEP, PACE_SECONDS = (16, 96), 16, 2.0
@@ -281,35 +285,36 @@ def _random_control(evidence: BackboneEvidence, pixels: NDArray[np.uint8], watch
     features = f"features of the sample, {name}, random control"
     extraction = _averages(control, choice, recipe, cuts, watcher, "random ").features(dataset, features)
     with stage(watcher.progress, f"probing {name} with random weights"):
-        return probe_depths(extraction.features, tuple(cut.channels for cut in cuts), dataset.labels, dataset.groups)
+        probes = probe_depths(extraction.features, tuple(cut.channels for cut in cuts), dataset.labels, dataset.groups)
+    return [each.correct for each in probes]
 
 
 def _best_probes(
-    evidence: BackboneEvidence, chosen: tuple[Cut, ...], accuracies: list[NDArray[np.bool_]], watcher: Watcher
+    evidence: BackboneEvidence, chosen: tuple[Cut, ...], probes: Sequence[Probe], watcher: Watcher
 ) -> tuple[FrozenProbe, ...]:
-    """Returns the best probe of each frozen strategy, the more accurate one first, and the cheaper one if they are equal."""
-    at_end = FrozenProbe("feature-extraction", evidence.body.end, "average", accuracies[-1], evidence.end_features)
-    early = _early_probes(evidence, chosen, accuracies, watcher)
-    best = [at_end, *([min(early, key=_by_accuracy_and_cost)] if early else [])]
-    return tuple(sorted(best, key=_by_accuracy_and_cost))
-
-
-def _by_accuracy_and_cost(probe: FrozenProbe) -> tuple[float, int]:
-    return -probe.accuracy, probe.cut.multiply_adds
+    """Returns the best probe of each frozen strategy, the better one first."""
+    end = probes[-1]
+    at_end = FrozenProbe("feature-extraction", evidence.body.end, "average", end.correct, end.loss, evidence.end_features)
+    early = _early_probes(evidence, chosen, probes, watcher)
+    if not early:
+        return (at_end,)
+    best, groups = min(early, key=lambda each: (each.loss, each.cut.multiply_adds)), evidence.dataset.groups
+    images = float(len(end.correct)) if groups is None else effective_count(groups)
+    return (best, at_end) if best.loss < at_end.loss - loss_margin(images) else (at_end, best)
 
 
 def _early_probes(
-    evidence: BackboneEvidence, chosen: tuple[Cut, ...], accuracies: list[NDArray[np.bool_]], watcher: Watcher
+    evidence: BackboneEvidence, chosen: tuple[Cut, ...], by_averages: Sequence[Probe], watcher: Watcher
 ) -> list[FrozenProbe]:
-    """Returns probes on grids, from the best cut by averages towards the input until the accuracy falls, at least `EARLY_CUTS`."""
+    """Returns probes on grids, from the best cut by averages towards the input until the loss rises, at least `EARLY_CUTS`."""
     maps = [chosen.index(cut) for cut in _early(chosen)]
     if not maps:
         return []
-    best = max(maps, key=lambda index: (float(accuracies[index].mean()), -index))
+    best = min(maps, key=lambda index: (by_averages[index].loss, index))
     probes: list[FrozenProbe] = []
     for index in reversed([index for index in maps if index <= best]):
         probes.append(_grid_probe(evidence, chosen[index], watcher))
-        if len(probes) >= EARLY_CUTS and probes[-1].accuracy <= probes[-2].accuracy:
+        if len(probes) >= EARLY_CUTS and probes[-1].loss >= probes[-2].loss:
             break
     return probes
 
@@ -319,4 +324,4 @@ def _grid_probe(evidence: BackboneEvidence, cut: Cut, watcher: Watcher) -> Froze
     extraction = lookup.features(evidence.dataset, f"features of the sample, {evidence.profile.backbone} to {cut.name}")
     features = np.asarray(extraction.features[:], np.float32)
     result = probe(features, evidence.dataset.labels, evidence.dataset.groups)
-    return FrozenProbe("early-features", cut, _grid_of(cut), result.correct, features)
+    return FrozenProbe("early-features", cut, _grid_of(cut), result.correct, result.loss, features)

@@ -195,26 +195,22 @@ def _warm_start_bases(
     return [Base("probe", best), *([] if short is None else [_short_base(short, recipe, context)])]
 
 
-def from_scratch_candidate(
-    short: ShortTraining | None, context: AdviceContext, best_probe: Estimate | None, pixels: Estimate
-) -> Candidate:
+def from_scratch_candidate(short: ShortTraining | None, context: AdviceContext, pixels: Estimate, *, alone: bool) -> Candidate:
     """Returns the candidate that trains the small network from random weights.
 
     Args:
         short: Its short training; None if there was none.
         context: What all candidates have in common.
-        best_probe: Accuracy of the best probe of pretrained features with all images; None without a pretrained backbone.
-        pixels: Accuracy of a probe on raw pixels, used if nothing else is known.
+        pixels: Accuracy of a probe on raw pixels. A probe on pretrained features says less about a network that learns from these
+            images alone.
+        alone: Whether there is no pretrained backbone.
     """
     record = backbone(DEFAULT_FROM_SCRATCH)
-    size = scratch_size(context.asked, context.median_side, alone=best_probe is None)
+    size = scratch_size(context.asked, context.median_side, alone=alone)
     asked = replace(context.asked, backbone=record.name, weights=None, image_size=size)
     asked = drop_unused_options(asked, strategy("from-scratch"))
     recipe = resolve_recipe(asked, record, images=context.images, image_size=size, side=context.median_side)
-    bases = [Base("probe", best_probe)] if best_probe is not None else []
-    if short is not None:
-        bases.append(_short_base(short, recipe, context))
-    bases = bases or [Base("probe", pixels)]
+    bases = [Base("probe", pixels), *([] if short is None else [_short_base(short, recipe, context)])]
     accuracy = expected("from-scratch", bases, context.setting)
     cost = record.multiply_adds_at(size)
     per_image, start = _step_and_start(short, recipe, context) or (

@@ -12,6 +12,7 @@ from crossroads.advice.profile import Profile
 from crossroads.advice.short_training import ShortTraining
 from crossroads.advice.size import Curve, Size
 from crossroads.data.loading import Refusal
+from crossroads.display import Shown
 from crossroads.plain import to_plain
 
 
@@ -42,7 +43,7 @@ class Evidence:
 
 
 @dataclass(frozen=True, slots=True)
-class Advice:
+class Advice(Shown):
     """The recommended strategies and the reasons for them.
 
     Attributes:

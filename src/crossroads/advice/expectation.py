@@ -33,7 +33,8 @@ class Base:
 
     Attributes:
         kind: A probe extrapolated to all images, or a short training of the same strategy. The probe is at the end of the kept
-            backbone. For a warm start and for training from scratch it is the best probe at any cut.
+            backbone. For a warm start it is the best probe at any cut, and for training from scratch a probe on raw pixels,
+            which counts only without a short training.
         accuracy: The measured accuracy.
         halvings: How often the number of images seen by the whole training must be halved to get that of the short training.
         learning_gain: The gain of a short training; None if it had too few epochs.
@@ -78,22 +79,6 @@ class StrategyOffset:
     scatter: float
 
 
-STRATEGY_OFFSETS: dict[StrategyName, StrategyOffset] = {
-    "feature-extraction": StrategyOffset(0.39, 0.11, 0.84),
-    "early-features": StrategyOffset(0.5, 0.14, 0.72),
-    "finetune": StrategyOffset(1.36, 1.72, 1.23),
-    "finetune-early": StrategyOffset(1.07, 1.26, 1.3),
-    "warm-start": StrategyOffset(1.47, 1.77, 1.23),
-    "from-scratch": StrategyOffset(0.25, 0.8, 2.55),
-}
-"""The offsets, which `python -m benchmarks regret` fits and prints.
-
-The data are the runs in benchmarks/figures: 12 tasks with MobileNet and with SqueezeNet, one seed, all six strategies. The images
-come from only five sources, so the scatter itself is uncertain. docs/explanation/four-cases.md says which of these figures are also
-used to judge the advice.
-"""
-
-
 @dataclass(frozen=True, slots=True)
 class Extrapolation:
     """The expected gain of the whole training over a short one, in log odds. Halvings are those of `Base`.
@@ -105,29 +90,6 @@ class Extrapolation:
 
     gain: float
     scatter: float
-
-
-EXTRAPOLATIONS: dict[StrategyName, Extrapolation] = {
-    "warm-start": Extrapolation(0.82, 0.47),
-    "from-scratch": Extrapolation(0.68, 1.02),
-}
-"""The extrapolations, fitted to the same runs. The fit uses maximum likelihood, because the accuracy of a short training on few
-images is itself uncertain."""
-
-SLOPE_ERROR = 0.3
-"""Standard deviation of the difference between the slope of the learning curve and the gain from doubling the epochs. It was
-set once. In an experiment, 0.15 and 0.6 both raised the regret of the advice on 24 outcomes by 0.09 points."""
-
-HALVINGS = (0.25, 6.0)
-"""Smallest and largest number of halvings that counts. The short trainings of the tasks saw between four fifths and a fortieth
-of the images of the whole training, which is 0.3 to 5.4 halvings."""
-
-
-class Coefficients(NamedTuple):
-    """The fitted constants that lead from measurements to expectations."""
-
-    offsets: Mapping[StrategyName, StrategyOffset] = STRATEGY_OFFSETS
-    extrapolations: Mapping[StrategyName, Extrapolation] = EXTRAPOLATIONS
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,16 +105,51 @@ class EpochPenalty:
     scatter: float
 
 
-EPOCH_PENALTIES: dict[StrategyName, EpochPenalty] = {
-    "finetune": EpochPenalty(0.12, 0.37),
-    "finetune-early": EpochPenalty(0.03, 0.12),
-    "warm-start": EpochPenalty(0.16, 0.19),
-    "from-scratch": EpochPenalty(0.16, 0.14),
-}
-"""The penalties, fitted by `python -m benchmarks regret` to six tasks with all epochs and with a quarter of them.
+@dataclass(frozen=True, slots=True)
+class Law:
+    """The fitted constants of one strategy. They lead from measurements to its expected accuracy.
 
-Fewer epochs cost a warm start a lot, and finetuning after a solved head less.
+    Attributes:
+        offset: From a probe to the strategy.
+        extrapolation: From a short training to the whole one; None if the strategy has no short training.
+        epochs: From the usual number of epochs to fewer; None for a solved head.
+    """
+
+    offset: StrategyOffset
+    extrapolation: Extrapolation | None = None
+    epochs: EpochPenalty | None = None
+
+
+Laws = Mapping[StrategyName, Law]
+
+LAWS: dict[StrategyName, Law] = {
+    "feature-extraction": Law(StrategyOffset(0.29, 0.1, 0.62)),
+    "early-features": Law(StrategyOffset(0.35, 0.12, 0.57)),
+    "finetune": Law(StrategyOffset(1.36, 1.72, 1.23), None, EpochPenalty(0.12, 0.37)),
+    "finetune-early": Law(StrategyOffset(1.07, 1.26, 1.3), None, EpochPenalty(0.03, 0.12)),
+    "warm-start": Law(StrategyOffset(1.47, 1.77, 1.23), Extrapolation(0.82, 0.47), EpochPenalty(0.16, 0.19)),
+    "from-scratch": Law(StrategyOffset(2.32, 3.43, 1.57), Extrapolation(0.48, 0.9), EpochPenalty(0.16, 0.14)),
+}
+"""The laws, which `python -m benchmarks regret` fits and prints. All differences of accuracy are in log odds.
+
+The data are the runs in benchmarks/figures, one seed each: 12 tasks of five sources with MobileNet and with SqueezeNet and all six
+strategies, and four tasks of four more sources with EfficientNet-Lite0, the frozen strategies and training from scratch. So few
+sources leave the scatter itself uncertain. docs/explanation/four-cases.md says which of these figures are also
+used to judge the advice.
+
+An offset from scratch counts from a probe on raw pixels, the others from a probe on pretrained features. The extrapolations are
+fitted by maximum likelihood, because the accuracy of a short training on few images is itself uncertain. The penalties are fitted
+to six tasks with all epochs and with a quarter of them: fewer epochs cost a warm start a lot, and finetuning after a solved head
+less.
 """
+
+SLOPE_ERROR = 0.3
+"""Standard deviation of the difference between the slope of the learning curve and the gain from doubling the epochs. It was
+set once. In an experiment, 0.15 and 0.6 both raised the regret of the advice on 24 outcomes by 0.09 points."""
+
+HALVINGS = (0.25, 6.0)
+"""Smallest and largest number of halvings that counts. The short trainings of the tasks saw between four fifths and a fortieth
+of the images of the whole training, which is 0.3 to 5.4 halvings."""
 
 
 class _Prediction(NamedTuple):
@@ -163,7 +160,7 @@ class _Prediction(NamedTuple):
     up: float
 
 
-def expected(strategy: StrategyName, bases: Sequence[Base], setting: Setting, coefficients: Coefficients | None = None) -> Estimate:
+def expected(strategy: StrategyName, bases: Sequence[Base], setting: Setting, laws: Laws | None = None) -> Estimate:
     """Returns the accuracy that a strategy is expected to reach, as a median with a 95 % interval.
 
     Each base gives a prediction of its own. They are averaged in log odds with inverse-variance weights.
@@ -172,12 +169,13 @@ def expected(strategy: StrategyName, bases: Sequence[Base], setting: Setting, co
         strategy: Its name.
         bases: The measurements, at least one.
         setting: The data set.
-        coefficients: The fitted constants; None for those of this module.
+        laws: The fitted constants; None for `LAWS`.
     """
-    constants = coefficients or Coefficients()
-    predictions = [_prediction(strategy, base, setting, constants) for base in bases]
+    law = (laws or LAWS)[strategy]
     if strategy == "from-scratch":
-        predictions = _cap_by_training(predictions, bases)
+        # A short training has tried the network itself. With the probe on raw pixels beside it, regret and error were larger.
+        bases = [base for base in bases if base.kind != "probe"] or bases
+    predictions = [_prediction(law, base, setting) for base in bases]
     # Two predictions, 1.0 with an interval of +-0.5 and 2.0 with +-1.0: the weights are 4 and 1, the centre is 1.2, and the
     # interval is +-1/sqrt(4 + 1) = +-0.45, narrower than that of either.
     weights = [1 / max(1e-9, ((part.down + part.up) / 2) ** 2) for part in predictions]
@@ -187,26 +185,14 @@ def expected(strategy: StrategyName, bases: Sequence[Base], setting: Setting, co
     return Estimate(*(from_log_odds(value) for value in (centre, centre - down, centre + up)))
 
 
-def _cap_by_training(predictions: list[_Prediction], bases: Sequence[Base]) -> list[_Prediction]:
-    """Leaves out a probe that predicts more than the short training does.
-
-    A good probe on pretrained features does not mean that a network with random weights will be good. A poor probe does lower the
-    expectation. If even pretrained features fail, the images are hard.
-    """
-    trained = [part.centre for part, base in zip(predictions, bases, strict=True) if base.kind != "probe"]
-    if not trained:
-        return predictions
-    return [part for part, base in zip(predictions, bases, strict=True) if base.kind != "probe" or part.centre < min(trained)]
-
-
-def _prediction(strategy: StrategyName, base: Base, setting: Setting, coefficients: Coefficients) -> _Prediction:
+def _prediction(law: Law, base: Base, setting: Setting) -> _Prediction:
     middle, low, high = (log_odds(value, least_error(setting.images)) for value in base.accuracy)
-    shift, scatter = _shift(strategy, base, setting, coefficients)
+    shift, scatter = _shift(law, base, setting)
     # The error of the measurement and the scatter of the constants are independent, so their squares add up.
     return _Prediction(middle + shift, math.hypot(middle - low, Z * scatter), math.hypot(high - middle, Z * scatter))
 
 
-def _shift(strategy: StrategyName, base: Base, setting: Setting, coefficients: Coefficients) -> tuple[float, float]:
+def _shift(law: Law, base: Base, setting: Setting) -> tuple[float, float]:
     """Returns how much a strategy exceeds a base, in log odds, and the standard deviation of this difference.
 
     A probe of 0.80 has log odds of 1.39. With a slope of 0.5 and 300 images per class, finetuning adds
@@ -215,11 +201,11 @@ def _shift(strategy: StrategyName, base: Base, setting: Setting, coefficients: C
     A short warm start that saw 2,000 images lacks three halvings to a whole one that sees 16,000. From 0.80 and with the same slope
     it adds ``0.5 x 0.82 x 3 = 1.23``, so that 0.932 is expected, with a standard deviation of ``0.47 x sqrt(3) = 0.81``.
     """
-    if base.kind == "probe":
-        offset = coefficients.offsets[strategy]
+    if base.kind == "probe" or law.extrapolation is None:
+        offset = law.offset
         return setting.slope * (offset.intercept + offset.by_size * log_size(setting.images_per_class)), offset.scatter
-    extrapolation, halvings = coefficients.extrapolations[strategy], clamped(base.halvings)
-    return combined_slope(base, setting) * extrapolation.gain * halvings, extrapolation.scatter * math.sqrt(halvings)
+    halvings = clamped(base.halvings)
+    return combined_slope(base, setting) * law.extrapolation.gain * halvings, law.extrapolation.scatter * math.sqrt(halvings)
 
 
 def combined_slope(base: Base, setting: Setting) -> float:
@@ -243,11 +229,13 @@ def with_epochs(strategy: StrategyName, accuracy: Estimate, fraction: float) -> 
     """Returns the expected accuracy with another number of epochs. With fewer epochs, it is lower and less certain.
 
     Args:
-        strategy: A strategy that trains.
+        strategy: The strategy. Epochs have no effect on a solved head.
         accuracy: The expected accuracy with the usual number of epochs.
         fraction: The number of epochs divided by the usual number. A quarter is two halvings and costs the penalty twice.
     """
-    cost, halvings = EPOCH_PENALTIES[strategy], -math.log2(fraction)
+    cost, halvings = LAWS[strategy].epochs, -math.log2(fraction)
+    if cost is None:
+        return accuracy
     middle, low, high = (log_odds(value, 1e-4) for value in accuracy)
     centre = middle - cost.penalty * halvings
     down, up = (math.hypot(distance, Z * cost.scatter * halvings) for distance in (middle - low, high - middle))

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crossroads.advice.estimate import Estimate, estimate_accuracy, log_odds
-from crossroads.heads.probe import probe
+from crossroads.heads.probe import Probe, probe
 
 if TYPE_CHECKING:
     from crossroads.features.arrays import Indexable
@@ -115,8 +115,8 @@ def probe_depths(
     widths: tuple[int, ...],
     labels: NDArray[np.integer],
     groups: NDArray[np.integer] | None,
-) -> list[NDArray[np.bool_]]:
-    """Returns for each cut whether the probe classifies each image correctly when it is left out, bool (n,).
+) -> list[Probe]:
+    """Returns the probe at each cut.
 
     Args:
         features: Float (n, d), the averages at all cuts side by side.
@@ -126,7 +126,7 @@ def probe_depths(
     """
     whole = np.asarray(features[:], np.float32)
     edges = np.cumsum((0, *widths))
-    return [probe(np.ascontiguousarray(whole[:, low:high]), labels, groups).correct for low, high in pairwise(edges)]
+    return [probe(np.ascontiguousarray(whole[:, low:high]), labels, groups) for low, high in pairwise(edges)]
 
 
 def similarity(

@@ -190,8 +190,8 @@ def _candidates(
         for each, curves in known
         for candidate in backbone_candidates(each, curves, warm_start if each is leader else None, context, request.watcher)
     ]
-    best_probe = None if curve is None else curve.here
-    return warm_start, [*candidates, from_scratch_candidate(baselines.small_network, context, best_probe, baselines.pixels)]
+    scratch = from_scratch_candidate(baselines.small_network, context, baselines.pixels, alone=not known)
+    return warm_start, [*candidates, scratch]
 
 
 def convertible(request: Request, backbones: Sequence[CandidateBackbone]) -> tuple[CandidateBackbone, ...]:

@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 from crossroads._runtime.keras_setup import keras_backend
 from crossroads.artifact import _export
 from crossroads.artifact._export import Parity
-from crossroads.artifact._files import FILES, MANIFEST, METRICS, SEEN
+from crossroads.artifact._files import DOCUMENTS, FILES, HELD_OUT, MANIFEST, METRICS, NEIGHBOURS, OPTIONAL, SEEN
+from crossroads.artifact._held_out import HeldOut, write_held_out
 from crossroads.artifact._manifest import (
     FORMAT,
     Manifest,
@@ -29,6 +30,7 @@ from crossroads.artifact._manifest import (
     manifest_text,
     open_verified,
 )
+from crossroads.artifact._neighbours import Neighbours, write_neighbours
 from crossroads.artifact._replacement import commit, complete
 from crossroads.data.images import Resize
 from crossroads.errors import ArtifactError, option
@@ -77,11 +79,13 @@ class Draft:
     path: Path
     _facts: Mapping[str, Any] = field(repr=False)
 
-    def finish(self, metrics: Mapping[str, Any]) -> Manifest:
-        """Writes ``metrics.json`` and moves everything into place.
+    def finish(self, metrics: Mapping[str, Any], held_out: HeldOut | None = None, neighbours: Neighbours | None = None) -> Manifest:
+        """Writes ``metrics.json``, ``held_out.npz`` and ``neighbours.npz``, and moves everything into place.
 
         Args:
             metrics: Plain JSON values, such as ``{"test": evaluation.to_json()}``.
+            held_out: The predictions that the metrics are computed from; None for an artifact without ``held_out.npz``.
+            neighbours: Training images with their features; None for an artifact without ``neighbours.npz``.
 
         Raises:
             ArtifactError: A value is not JSON, the disk is full, or the folder cannot be written. No artifact is left behind.
@@ -89,6 +93,10 @@ class Draft:
         run = self.path.parent
         with _explained(run):
             (self.path / METRICS).write_text(json_text(metrics), encoding="utf-8")
+            if held_out is not None:
+                write_held_out(self.path / HELD_OUT, held_out)
+            if neighbours is not None:
+                write_neighbours(self.path / NEIGHBOURS, neighbours)
             _write_manifest(self.path, self._facts)
             names = _present(self.path)
             for name in (*names, MANIFEST):
@@ -193,6 +201,8 @@ def copy(folder: str | Path, to: str | Path) -> Manifest:
             _sync(partial)
             open_verified(partial)
             _move(partial, run, names)
+            for name in filter(lambda name: (source / name).is_file(), DOCUMENTS):
+                shutil.copyfile(source / name, run / name)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
             if made and run.is_dir() and not any(run.iterdir()):
@@ -264,7 +274,7 @@ def _write_manifest(partial: Path, facts: Mapping[str, Any]) -> None:
 
 
 def _present(partial: Path) -> tuple[str, ...]:
-    return tuple(name for name in FILES if (partial / name).exists())
+    return tuple(name for name in (*FILES, *OPTIONAL) if (partial / name).exists())
 
 
 def _move(partial: Path, run: Path, files: tuple[str, ...]) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from crossroads.artifact._files import FILES, KERAS, MANIFEST, SEEN
+from crossroads.artifact._files import FILES, MANIFEST, OPTIONAL, SEEN, may_lack
 from crossroads.artifact._replacement import complete
 from crossroads.data.dataset import DIGEST_BYTES
 from crossroads.data.images import Resize, default_crop_fraction
@@ -45,7 +45,7 @@ class Manifest:
     @property
     def names(self) -> tuple[str, ...]:
         """The names of the files that the artifact must have, except ``crossroads.json``."""
-        return tuple(name for name in FILES if name != KERAS or name in self.files)
+        return tuple(name for name in (*FILES, *OPTIONAL) if not may_lack(name) or name in self.files)
 
     @property
     def backbone(self) -> str:
@@ -107,9 +107,9 @@ def read_seen(manifest: Manifest) -> NDArray[np.uint8]:
     try:
         digests: NDArray[np.uint8] = np.load(path, allow_pickle=False)
     except (OSError, ValueError) as error:
-        raise _damaged(f"{path} must be an array of digests", "not-digests", str(error)[:200]) from error
+        raise damaged(f"{path} must be an array of digests", "not-digests", str(error)[:200]) from error
     if digests.dtype != np.uint8 or digests.ndim != 2 or digests.shape[1] != DIGEST_BYTES:
-        raise _damaged(f"{path} must be uint8 (n, {DIGEST_BYTES})", "not-digests", f"{digests.dtype} {digests.shape}")
+        raise damaged(f"{path} must be uint8 (n, {DIGEST_BYTES})", "not-digests", f"{digests.dtype} {digests.shape}")
     return digests
 
 
@@ -169,9 +169,9 @@ def _read(folder: Path) -> dict[str, Any]:
             f"{path} must be readable", code="unreadable-file", received=error.strerror, hint="give the folder that fit wrote"
         ) from error
     except (ValueError, RecursionError) as error:
-        raise _damaged(f"{path} must be JSON", "damaged-manifest", str(error)[:200]) from error
+        raise damaged(f"{path} must be JSON", "damaged-manifest", str(error)[:200]) from error
     if not isinstance(facts, dict) or not isinstance(facts.get("format"), int):
-        raise _damaged(f"{path} must name its format", "damaged-manifest", "none")
+        raise damaged(f"{path} must name its format", "damaged-manifest", "none")
     if facts["format"] != FORMAT:
         older = facts["format"] < FORMAT
         raise ArtifactError(
@@ -196,7 +196,8 @@ def _not_an_artifact(folder: Path) -> ArtifactError:
     return ArtifactError(f"{folder} must be a finished artifact", code="not-an-artifact", received=received, hint=hint)
 
 
-def _damaged(rule: str, code: str, received: object) -> ArtifactError:
+def damaged(rule: str, code: str, received: object) -> ArtifactError:
+    """Returns the error about a file of an artifact that is not what it should be."""
     return ArtifactError(rule, code=code, received=received, hint=_COPY_AGAIN)
 
 
@@ -204,7 +205,7 @@ def _parsed(folder: Path, facts: dict[str, Any]) -> Manifest:
     path = folder / MANIFEST
     stated = facts.pop("digest", None)
     if stated != _own_digest(facts):
-        raise _damaged(f"{path} was changed", "changed-file", "another digest")
+        raise damaged(f"{path} was changed", "changed-file", "another digest")
     try:
         image = facts["preprocessing"]
         # Earlier versions had one fraction for each mode, which they did not write.
@@ -216,21 +217,21 @@ def _parsed(folder: Path, facts: dict[str, Any]) -> Manifest:
         files = dict(facts["files"])
         return Manifest(folder, classes, resize, facts, files)
     except (KeyError, TypeError, ValueError, DataError) as error:
-        raise _damaged(f"{path} must hold classes, preprocessing and files", "damaged-manifest", str(error)) from error
+        raise damaged(f"{path} must hold classes, preprocessing and files", "damaged-manifest", str(error)) from error
 
 
 def _verify(path: Path, stated: object) -> None:
     if not isinstance(stated, Mapping):
-        raise _damaged(f"{path.parent / MANIFEST} must list {path.name}", "damaged-manifest", "no digest of it")
+        raise damaged(f"{path.parent / MANIFEST} must list {path.name}", "damaged-manifest", "no digest of it")
     try:
         size = path.stat().st_size
         # The size is checked first: it costs nothing, and most damaged files are incomplete copies.
         if size != stated.get("bytes"):
-            raise _damaged(f"{path} was changed", "changed-file", f"{size} bytes instead of {stated.get('bytes')}")
+            raise damaged(f"{path} was changed", "changed-file", f"{size} bytes instead of {stated.get('bytes')}")
         if file_record(path) != stated:
-            raise _damaged(f"{path} was changed", "changed-file", "another digest")
+            raise damaged(f"{path} was changed", "changed-file", "another digest")
     except OSError as error:
-        raise _damaged(f"{path} must be readable", "unreadable-file", error.strerror) from error
+        raise damaged(f"{path} must be readable", "unreadable-file", error.strerror) from error
 
 
 SEEN_BY_WEIGHTS = "among those that the weights were trained on or selected by"

@@ -12,7 +12,7 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
-from crossroads.artifact._files import FILES, KERAS, MANIFEST
+from crossroads.artifact._files import FILES, MANIFEST, OPTIONAL, may_lack
 
 NEXT = ".artifact-next"
 
@@ -32,12 +32,14 @@ def complete(run: Path) -> None:
     if not fresh.is_dir():
         return
     with suppress(PermissionError):
-        for name in FILES:
+        for name in (*FILES, *OPTIONAL):
             _move(fresh / name, run / name)
         _move(fresh / MANIFEST, run / MANIFEST)  # last, so that an interrupted replacement is seen again
         with suppress(OSError, ValueError, KeyError):
-            if KERAS not in json.loads((run / MANIFEST).read_text(encoding="utf-8"))["files"]:
-                (run / KERAS).unlink(missing_ok=True)
+            listed = json.loads((run / MANIFEST).read_text(encoding="utf-8"))["files"]
+            for name in filter(may_lack, (*FILES, *OPTIONAL)):
+                if name not in listed:
+                    (run / name).unlink(missing_ok=True)
         with suppress(OSError):
             fresh.rmdir()
 

@@ -10,7 +10,9 @@ from typing import Any
 import typer
 
 from crossroads._runtime.process import process_settings
-from crossroads.cli import _advise, _fit, _networks, _use  # noqa: F401 - importing a module adds its commands
+
+# Importing a module adds its commands.
+from crossroads.cli import _advise, _explain, _fit, _networks, _report, _serve, _use  # noqa: F401
 from crossroads.cli._app import INTERRUPTED, app
 from crossroads.errors import CrossroadsError
 from crossroads.recipe.fields import REMOVED, RENAMED
@@ -18,7 +20,10 @@ from crossroads.report.streams import escape_standard_streams
 
 __all__ = ["app", "main"]
 
-_ORDER = ("audit", "advise", "fit", "evaluate", "predict", "export", "backbones", "demo")
+_ORDER = (
+    *("audit", "advise", "fit", "evaluate", "report", "compare", "info"),
+    *("predict", "explain", "serve", "export", "backbones", "demo"),
+)
 app.registered_commands.sort(key=lambda command: _ORDER.index(getattr(command.callback, "__name__", "")))
 
 # Typer would show these itself, over several lines. Here every mistake has the same form.

@@ -31,6 +31,14 @@ def fit(
         Optional[Path], typer.Option(metavar="PATH", help="A TOML file that sets any of the options below.", show_default=False)
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the unfinished run in --out.")] = False,
+    no_report: Annotated[bool, typer.Option("--no-report", help="Write no report.html and no README.md.")] = False,
+    no_thumbnails: Annotated[
+        bool, typer.Option("--no-thumbnails", help="Keep no small pictures of held-out images for the report.")
+    ] = False,
+    track: Annotated[
+        Optional[str],
+        typer.Option(metavar="NAME", help="Also log the run to TensorBoard or MLflow. [tensorboard, mlflow]", show_default=False),
+    ] = None,
     json: Json = False,
     quiet: Quiet = False,
     **fields: Any,
@@ -51,7 +59,17 @@ def fit(
         try:
             with starting(watcher):
                 from crossroads.api import fit as train
-            run = train(data, out=out, recipe=recipe, resume=resume, watcher=watcher, **fields)
+            run = train(
+                data,
+                out=out,
+                recipe=recipe,
+                resume=resume,
+                track=track,
+                report=not no_report,
+                thumbnails=not no_thumbnails,
+                watcher=watcher,
+                **fields,
+            )
         except KeyboardInterrupt:
             raise _stopped(out) from None
     if json:

@@ -21,11 +21,12 @@ from crossroads.data.findings import (
 from crossroads.data.loading import Refusal
 from crossroads.data.mirrors import MirrorClasses, find_mirrors
 from crossroads.data.survey import survey
+from crossroads.display import Shown
 from crossroads.plain import to_plain
 
 
 @dataclass(frozen=True, slots=True)
-class Audit:
+class Audit(Shown):
     """A summary of a data set and its problems.
 
     Attributes:

@@ -249,7 +249,7 @@ def digests_of(dataset: Dataset, *, workers: int | None = None, progress: Progre
     return digests
 
 
-def stream(dataset: Dataset, to: Resize | int) -> Iterator[Streamed]:
+def stream(dataset: Dataset, to: Resize | int, *, chunk: int = CHUNK) -> Iterator[Streamed]:
     """Yields the pixels of each row, uint8 (size, size, 3), or its refusal, in row order. Each image is read once.
 
     At most two chunks per thread are in memory at a time.
@@ -257,6 +257,7 @@ def stream(dataset: Dataset, to: Resize | int) -> Iterator[Streamed]:
     Args:
         dataset: A data set with any number of rows.
         to: How to resize each image to a square. An integer is the side in pixels to which images are squashed.
+        chunk: Rows per task. With fewer, the stream can be closed sooner.
     """
 
     def attempt(row: int) -> Streamed:
@@ -266,7 +267,7 @@ def stream(dataset: Dataset, to: Resize | int) -> Iterator[Streamed]:
         except ImageRefused as error:
             return Streamed(row, error, b"")
 
-    for results in map_chunks(lambda rows: list(map(attempt, rows)), len(dataset), chunk=CHUNK):
+    for results in map_chunks(lambda rows: list(map(attempt, rows)), len(dataset), chunk=chunk):
         yield from results
 
 

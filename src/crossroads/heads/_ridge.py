@@ -69,13 +69,13 @@ class PathPoint:
     scores: NDArray[np.float64]
 
 
-def regularization_path(problem: RidgeProblem, penalties: Sequence[float]) -> Iterator[PathPoint]:
-    """Yields the held-out scores and loss of each penalty."""
+def regularization_path(problem: RidgeProblem, penalties: Sequence[float], *, smooth: int = 0) -> Iterator[PathPoint]:
+    """Yields the held-out scores and loss of each penalty. `inverse_temperature` explains `smooth`."""
     components = problem.components
     factor = 1.0
     for penalty in penalties:
         scores = problem.mean + held_out_scores(problem, penalty * components.total)
-        factor, loss = inverse_temperature(scores, problem.codes, components.weights, start=factor)
+        factor, loss = inverse_temperature(scores, problem.codes, components.weights, start=factor, smooth=smooth)
         yield PathPoint(penalty, loss, factor, scores)
 
 

@@ -22,7 +22,7 @@ from crossroads.race.candidates import BUDGET, choose_candidates, considered, co
 from crossroads.race.choice import Ended, explain_choice
 from crossroads.race.first import FirstAnswer, first_answer
 from crossroads.race.named import named_plan, scoring_seconds
-from crossroads.race.records import Plan, RaceCandidate, RaceState, keep_plan, keep_state, stored_plan
+from crossroads.race.records import Plan, RaceState, keep_plan, keep_state, stored_plan
 from crossroads.race.running import race, time_limit
 from crossroads.run.best import BestSoFar
 from crossroads.run.clock import Clock
@@ -111,9 +111,13 @@ class _Anytime:
         if first is None:
             return self._advised(backbones, None)
         release_memory()
-        plan = self._improvements(backbones, first) if self._can_improve(first) else None
+        plan = Plan((), self._clock.budget or BUDGET, 0.0, {})
+        if self._can_improve(first):
+            plan = self._improvements(backbones, first) or plan
+        elif first.complete:
+            plan = replace(plan, candidates=(first.candidate, *first.others))
         release_memory()  # the evidence
-        return self._with_first(plan or Plan((), self._clock.budget or BUDGET, 0.0, {}), first)
+        return self._with_first(plan, first)
 
     def _prepare(self, plan: Plan) -> None:
         """Takes the part of the images that a plan uses, and estimates how long a named strategy takes to be scored."""
@@ -154,9 +158,8 @@ class _Anytime:
     def _with_first(self, plan: Plan, first: FirstAnswer) -> Plan:
         """Returns the plan with the first answer among its candidates, and records the result as a finished run of the race."""
         # It comes first, so that no other head is compared with nothing and replaces a better answer.
-        own = next((candidate for candidate in plan.candidates if candidate.recipe == first.recipe), None)
+        own = next((candidate for candidate in plan.candidates if candidate.recipe == first.recipe), first.candidate)
         others = [candidate for candidate in plan.candidates if candidate.recipe != first.recipe]
-        own = own or RaceCandidate(first.recipe, first.accuracy, first.run.seconds)
         plan = replace(plan, candidates=(own, *others))
         name = "candidate-00-run-1"
         state = RaceState({name: replace(first.run, name=name, candidate=0)}, {name: None})

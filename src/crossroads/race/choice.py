@@ -34,8 +34,8 @@ def explain_choice(ended: Ended) -> Note | None:
     """Returns why the winner is not what the case or the advice suggests; None if they agree, or if there was nothing to choose.
 
     The figures are the number of the `case`, the strategies `of_case`, the `recommended` one, the `winner`, and the `reason`:
-    ``expected``, ``not-possible``, ``not-a-candidate``, ``measured``, ``tie``, ``within-error``, ``estimate``, ``no-improvement``,
-    ``no-gain``, ``out-of-time``, ``stopped``, ``failed``, or the code of `Ended.first_is_final`.
+    ``expected``, ``not-possible``, ``not-a-candidate``, ``measured``, ``loss``, ``tie``, ``within-error``, ``estimate``,
+    ``no-improvement``, ``no-gain``, ``out-of-time``, ``stopped``, ``failed``, or the code of `Ended.first_is_final`.
     """
     results = ended.results
     winner = results.candidate(results.winner().candidate).recipe
@@ -134,6 +134,10 @@ def _compared(results: Results, run: CandidateRun, name: str) -> tuple[str, str]
         return "no-improvement", f"the training of {name} did not improve on the head that it began with"
     if run.epochs != candidate.recipe.epochs:
         name += f", with {run.epochs} of {candidate.recipe.epochs} epochs,"
+    if run.correct and run.epochs is winner.epochs is None:
+        kept = short_name(results.plan, results.candidate(winner.candidate).recipe)
+        losses = f"the loss of {name} is {run.validation_loss:.3f} and that of {kept} {winner.validation_loss:.3f}"
+        return "loss", f"{losses}, and early features must be clearly better"
     if run.correct and len(run.correct) == len(winner.correct):
         ours, theirs, images = winner.correct.count("1"), run.correct.count("1"), len(winner.correct)
         clause = f"{name} was right on {theirs} of {images} validation images and {won} on {ours}"

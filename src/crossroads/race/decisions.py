@@ -19,6 +19,7 @@ from typing import Literal
 
 from crossroads.advice.candidates import TIE
 from crossroads.advice.estimate import Estimate
+from crossroads.heads.probe import loss_margin
 from crossroads.race.comparing import VERY_FEW, beats, clearly_beats
 from crossroads.race.posterior import affordable_epochs, expected_after, planned_seconds, posterior_of_run
 from crossroads.race.records import CandidateRun, Plan, RaceCandidate
@@ -143,8 +144,14 @@ class Results:
         return self._best([first, *(run for run in answers if run is not first and beats(run, first))])
 
     def best_head(self) -> CandidateRun:
-        """Returns the best run of a frozen network. There must be one. It does no worse on validation than the first."""
+        """Returns the best run of a frozen network. There must be one.
+
+        With few validation images, it is the one with the lowest loss, which tells more than the number of mistakes. Early features
+        must be better by `loss_margin`. Otherwise, it does no worse on validation than the first.
+        """
         first, *others = self._heads()
+        if all(run.correct for run in (first, *others)):
+            return min((first, *others), key=self._handicapped_loss)
         return self._best([first, *(run for run in others if beats(run, first))])
 
     def contender(self) -> CandidateRun | None:
@@ -182,6 +189,11 @@ class Results:
         candidate = self.candidate(run.candidate)
         frozen = _is_frozen(candidate)
         return not frozen, candidate.seconds if frozen else run.seconds
+
+    def _handicapped_loss(self, run: CandidateRun) -> float:
+        loss = math.inf if run.validation_loss is None else run.validation_loss
+        early = strategy(self.candidate(run.candidate).recipe.strategy).keeps == "early"
+        return loss + (loss_margin(run.images) if early else 0.0)
 
     def _merit(self, run: CandidateRun) -> tuple[float, float]:
         return self.posterior(run), -(run.validation_loss or 0.0)

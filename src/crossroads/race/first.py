@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
-from crossroads.advice.backbone_evidence import BackboneEvidence, FrozenProbe, end_lookup, grid_lookup, seconds_per_image
+from crossroads.advice.backbone_evidence import BackboneEvidence, end_lookup, grid_lookup, seconds_per_image
 from crossroads.advice.candidate_backbones import CandidateBackbone
 from crossroads.advice.candidates import recipe_of, require_trainable
 from crossroads.advice.estimate import Estimate, estimate_accuracy
@@ -17,7 +17,7 @@ from crossroads.errors import RecipeError
 from crossroads.features.lookup import SinglePass
 from crossroads.progress import Watcher
 from crossroads.race.affordable import affordable_fraction, part_of
-from crossroads.race.records import CandidateRun
+from crossroads.race.records import CandidateRun, RaceCandidate
 from crossroads.race.running import completed
 from crossroads.recipe import Recipe
 from crossroads.recipe.memory import memory_limit_mb
@@ -40,6 +40,7 @@ class FirstAnswer:
         run: Its result.
         accuracy: The accuracy of its probe.
         evidence: The probes of its backbone, without a random control.
+        others: The other frozen strategies. Their features are in the cache, so each of their heads takes seconds.
         complete: Whether every image was used. If not, the budget is spent.
     """
 
@@ -47,7 +48,13 @@ class FirstAnswer:
     run: CandidateRun
     accuracy: Estimate
     evidence: BackboneEvidence
+    others: tuple[RaceCandidate, ...]
     complete: bool
+
+    @property
+    def candidate(self) -> RaceCandidate:
+        """The answer as a candidate of the race."""
+        return RaceCandidate(self.recipe, self.accuracy, self.run.seconds)
 
 
 def first_answer(
@@ -90,23 +97,24 @@ def first_answer(
     evidence = probe(replace(request, train=used.train), backbone)
     if evidence is None:
         return None
-    chosen = next(_chosen(evidence, used, asked), None)
-    if chosen is None:
+    heads = tuple(_heads(evidence, used, asked))
+    if not heads:
         return None
+    chosen, *others = heads
     _extract(evidence, used, watcher)
-    task = tasks_of(used).task_for(chosen[0])
+    task = tasks_of(used).task_for(chosen.recipe)
     fitted = train(task, folder.candidate_run(NAME), watcher)
     best.save(NAME, task, fitted)
     run = completed(CandidateRun(NAME, 0, None, None, True, time.perf_counter() - began), fitted)
-    accuracy = estimate_accuracy(chosen[1].correct, evidence.dataset.groups)
-    return FirstAnswer(chosen[0], run, accuracy, evidence, used is partition)
+    return FirstAnswer(chosen.recipe, run, chosen.accuracy, evidence, tuple(others), used is partition)
 
 
-def _chosen(evidence: BackboneEvidence, partition: Partition, asked: Recipe) -> Iterator[tuple[Recipe, FrozenProbe]]:
-    """Yields the frozen strategies that the requested options allow, the more accurate probe first."""
+def _heads(evidence: BackboneEvidence, partition: Partition, asked: Recipe) -> Iterator[RaceCandidate]:
+    """Yields the frozen strategies that the requested options allow, the better probe first."""
     for each in evidence.frozen_probes:
         with suppress(RecipeError):  # an option has no effect on this strategy; the advice says so
-            yield recipe_of(evidence, each, each.strategy, asked, len(partition.train), partition.median_side), each
+            recipe = recipe_of(evidence, each, each.strategy, asked, len(partition.train), partition.median_side)
+            yield RaceCandidate(recipe, estimate_accuracy(each.correct, evidence.dataset.groups), 0.0)
 
 
 def _extract(evidence: BackboneEvidence, partition: Partition, watcher: Watcher) -> None:

@@ -13,6 +13,7 @@ from crossroads.race.decisions import Results, Skip
 from crossroads.race.posterior import expected_after
 from crossroads.race.records import CandidateRun, Plan, RaceCandidate
 from crossroads.recipe import Recipe
+from crossroads.strategies import strategy
 
 OUT_OF_TIME = "the budget ended before its first epoch"
 NO_TIME = "there is no time for it"
@@ -66,8 +67,8 @@ def started(plan: Plan) -> Note:
     return Note(text, "race-started", budget=plan.budget, expected=expected)
 
 
-def run_started(results: Results, index: int, epochs: int | None) -> Note:
-    """Returns the note that a run starts."""
+def run_started(results: Results, index: int, epochs: int | None, name: str) -> Note:
+    """Returns the note that the run with this name starts."""
     candidate = results.candidate(index)
     part = "" if epochs == candidate.recipe.epochs else f", {epochs} of {candidate.recipe.epochs} epochs"
     text, expected = f"trying {short_name(results.plan, candidate.recipe)}{part}", None
@@ -75,7 +76,7 @@ def run_started(results: Results, index: int, epochs: int | None) -> Note:
         expected = round(results.expected(index, epochs).value, 4)
         text += f": accuracy {expected:.3f} expected"
     facts = _facts(candidate.recipe) | {"epochs": epochs, "usual_epochs": candidate.recipe.epochs, "expected": expected}
-    return Note(text, "run-started", **facts)
+    return Note(text, "run-started", **facts, run=name)
 
 
 def skipped(results: Results, skips: Sequence[Skip]) -> Note:
@@ -211,8 +212,14 @@ def won(results: Results) -> Note:
     right, right_second = (0, 0) if compared is None else map(int, map(sum, compared))
     margin = abs(winner.accuracy - second.accuracy) * winner.images if compared is None else float(abs(right - right_second))
     text += f"; the next best, {_credited(results, second)}, reached {second.accuracy:.4f}"
-    within_error = compared is not None and right_second > right
-    if compared is not None and within_error:
+    heads = all(strategy(results.candidate(run.candidate).recipe.strategy).frozen for run in (winner, second))
+    within_error = compared is not None and right_second > right and not heads
+    if compared is not None and heads:
+        text += (
+            f". Their losses are {winner.validation_loss:.3f} and {second.validation_loss:.3f}. On few images the losses decide, "
+            "and early features must be clearly better"
+        )
+    elif compared is not None and within_error:
         kind = "cross-validated" if winner.crossed and second.crossed else "validation"
         text += (
             f". On the same {len(compared[0])} {kind} images the first is right on {right}, the second on {right_second}. "

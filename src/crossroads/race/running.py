@@ -178,7 +178,7 @@ class _Race:
         # A run that was begun keeps its epochs, because its checkpoints belong to a schedule of this length.
         epochs = self._state.begun.setdefault(name, action.epochs)
         keep_state(self._state, self._path)
-        self._watcher.note(messages.run_started(self._results, action.candidate, epochs))
+        self._watcher.note(messages.run_started(self._results, action.candidate, epochs, name))
         with stage(self._watcher.progress, f"trying {self._results.candidate(action.candidate).recipe.strategy}"):
             run = self._train(name, replace(action, epochs=epochs))
         release_memory()  # the networks of the run

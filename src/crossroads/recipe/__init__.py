@@ -105,6 +105,9 @@ class Recipe:
     class_names: Annotated[
         str | None, Option("Path of a file that names integer labels, with lines such as 14,Stop.", DATA, metavar="PATH")
     ] = None
+    keep_thumbnails: Annotated[
+        bool, Option("Keep small pictures of training images in the artifact, for `crossroads explain --nearest`.", DATA)
+    ] = False
     backbone: Annotated[
         str | None,
         Option(

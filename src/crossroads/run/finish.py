@@ -1,6 +1,6 @@
 """Finishes a run: saves the trained model, loads it again as users will load it, and scores it.
 
-Only this module opens the sealed test: to score it, and to check that a finished run has the same images.
+Only this module opens the sealed test: to score it, to check that a finished run has the same images, and to show them.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,15 +24,17 @@ from crossroads.data.images import Resize
 from crossroads.data.loading import digests_of, load_all, refusal_notes
 from crossroads.data.partition import BIASED, Partition, count_seen
 from crossroads.data.splits import split_digest
+from crossroads.display import Shown
 from crossroads.errors import DataError, option
 from crossroads.evaluation import effective_count, widened
 from crossroads.features.lookup import resize_of
 from crossroads.files.text import plural
-from crossroads.predictor import Predictor, Scored, score, score_pixels, score_probabilities
+from crossroads.predictor import Predictor, Scored, score, score_probabilities
 from crossroads.progress import Note, Relay, Watcher, stage
 from crossroads.run.clock import Clock
 from crossroads.run.folder import RunFolder
 from crossroads.run.metrics import RunMetrics, TestMetrics, ValidationMetrics, headline_text
+from crossroads.run.neighbours import neighbours_of
 from crossroads.run.results import TrainingResult
 from crossroads.run.task import Task
 from crossroads.training.checkpoint import history_csv
@@ -44,7 +47,7 @@ PARITY_SIZE = 112
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class Run(Shown):
     """A finished run. It can be passed in place of the path of its folder, as in ``crossroads.load(run)``.
 
     Attributes:
@@ -127,13 +130,14 @@ def save_and_test(partition: Partition, outcome: Outcome, folder: RunFolder, clo
             draft = stack.enter_context(artifact.draft(folder.path, contents, replaces=not folder.finished))
             release_memory()
             predictor = Predictor.load(draft.path)  # scores what was saved, loaded as users will load it
-        validation = _validate(predictor, training, learned, watcher)
+        validation, held_out = _validate(predictor, training, learned, watcher)
         scored, test = _test(predictor, partition, outcome, learned, watcher)
         few = () if test is None else tuple(_few_test_images(validation, test))
         if not outcome.selection.get("interim"):  # otherwise `BestSoFar.finish` says it once, of the result that is kept
             for note in few:
                 watcher.warning(note)
         refused = {"train": training.train.refusals, "validation": training.validation.refusals}
+        neighbours = neighbours_of(training, predictor, task.recipe, watcher)
         metrics = RunMetrics(
             backbone=task.choice.record.name,
             strategy=task.strategy.name,
@@ -147,7 +151,8 @@ def save_and_test(partition: Partition, outcome: Outcome, folder: RunFolder, clo
             warnings=watcher.warnings,
             selection=outcome.selection,
         ).to_json()
-        draft.finish(metrics)
+        tested = None if scored is None else artifact.predictions_of(scored.dataset, scored.digests, scored.probabilities)
+        draft.finish(metrics, artifact.HeldOut(tested, held_out), neighbours)
     return Run(folder.path, metrics)
 
 
@@ -165,6 +170,12 @@ def _contents(partition: Partition, outcome: Outcome, learned: NDArray[np.uint8]
         parity=_parity(training, resize),
         pretrained=None if training.metrics.backbone is None else training.metrics.backbone.weights,
     )
+
+
+def scored_images(partition: Partition) -> tuple[Dataset, ...]:
+    """Returns the data sets with the images that the scores of a finished run are computed from, the test among them."""
+    tested = () if partition.test is None else (partition.test.unseal(),)
+    return (*tested, partition.train, partition.validation)
 
 
 def require_same_images(partition: Partition, data: Mapping[str, Any], metrics: Mapping[str, Any]) -> None:
@@ -204,19 +215,15 @@ def _parity(training: TrainingResult, resize: Resize) -> artifact.Parity:
     return artifact.Parity(pixels, None if training.probabilities is None else training.probabilities[rows])
 
 
-def _validate(predictor: Predictor, training: TrainingResult, learned: NDArray[np.uint8], watcher: Watcher) -> ValidationMetrics:
+def _validate(
+    predictor: Predictor, training: TrainingResult, learned: NDArray[np.uint8], watcher: Watcher
+) -> tuple[ValidationMetrics, artifact.Predictions]:
     """Scores the validation images, or the images that were cross-validated. The parity check has compared the model itself."""
     held_out = training.held_out
     images = training.validation if held_out is None else held_out.images
     crossed = None if held_out is None else held_out.cross_validated
-    if held_out is not None:
-        evaluation = score_probabilities(held_out.probabilities, images.dataset)
-    elif training.probabilities is not None:
-        evaluation = score_probabilities(training.probabilities, images.dataset)
-    elif images.pixels is None:
-        evaluation = score(predictor, images.dataset, True, watcher, stage="validating")[1]
-    else:
-        evaluation = score_pixels(predictor, images.pixels, images.dataset)
+    probabilities = _validation_probabilities(predictor, training, watcher)
+    evaluation = score_probabilities(probabilities, images.dataset)
     seen = 0 if crossed else count_seen(images.digests, training.train.digests)  # equal images are left out together
     notes = tuple(_validation_notes(seen, count_seen(images.digests, learned), len(images.dataset)))
     for note in notes:
@@ -224,7 +231,20 @@ def _validate(predictor: Predictor, training: TrainingResult, learned: NDArray[n
     if crossed:
         evaluation = widened(evaluation)
     scored = replace(evaluation, seen_in_training=seen, refused=training.validation.refusals, warnings=notes)
-    return ValidationMetrics(scored, crossed)
+    return ValidationMetrics(scored, crossed), artifact.predictions_of(images.dataset, images.digests, probabilities)
+
+
+def _validation_probabilities(predictor: Predictor, training: TrainingResult, watcher: Watcher) -> NDArray[np.float32]:
+    """Returns the probabilities that the validation scores are computed from, float32 (n, k)."""
+    if training.held_out is not None:
+        return training.held_out.probabilities
+    if training.probabilities is not None:
+        return training.probabilities
+    if training.validation.pixels is not None:
+        return predictor.probabilities(training.validation.pixels)
+    return predictor.probabilities_of(
+        training.validation.dataset, strict=True, progress=partial(watcher.progress, "validating")
+    ).probabilities
 
 
 def _test(

@@ -27,13 +27,14 @@ from crossroads.training.checkpoint import Checkpoints, write_atomically
 _PHASES, _CANDIDATE_RUNS = "phase-*", "candidate-*"
 _IN_PHASE = ("progress.json", ".progress.json.partial", "epoch-*.npz", ".epoch-*.npz.partial")
 _OURS = (
-    *(name for stem in ("run", "plan", "race", "clock") for name in (f"{stem}.json", f".{stem}.json.partial")),
+    *(name for stem in ("run", "plan", "race", "clock", "tracking") for name in (f"{stem}.json", f".{stem}.json.partial")),
     "*.pixels",
     *(f"{_PHASES}/{name}" for name in _IN_PHASE),
     *(f"{_CANDIDATE_RUNS}/{_PHASES}/{name}" for name in _IN_PHASE),
 )
 _FOLDERS = (f"{_CANDIDATE_RUNS}/{_PHASES}", _CANDIDATE_RUNS, _PHASES)
 _LOCK = ".crossroads.lock"
+_EVENTS = "events.out.tfevents.*"
 
 
 class TrainingFolder:
@@ -82,6 +83,11 @@ class RunFolder:
         return self._state
 
     @property
+    def event_files(self) -> Path:
+        """The folder for event files of TensorBoard. It stays, unless a run fails before its first epoch is kept."""
+        return self.path / "tensorboard"
+
+    @property
     def finished(self) -> bool:
         """Whether the folder holds a finished artifact that no unfinished run is improving."""
         return artifact.is_finished(self.path) and not self.kept
@@ -127,6 +133,7 @@ class RunFolder:
                 except BaseException:
                     if not self._has_progress():
                         self.remove_working_files()
+                        self._remove_event_files()
                     raise
                 self.remove_working_files()
         except BaseException:
@@ -143,6 +150,15 @@ class RunFolder:
                     path.unlink()
         for folder in (*(match for pattern in _FOLDERS for match in self._state.glob(pattern)), self._state):
             with suppress(OSError):
+                folder.rmdir()
+
+    def _remove_event_files(self) -> None:
+        """Removes the event files of a run that left nothing else. They would keep the folder from being used again."""
+        inner = (path for path in self.event_files.glob("*") if path.is_dir())
+        for folder in (*inner, self.event_files):
+            with suppress(OSError):
+                for path in folder.glob(_EVENTS):
+                    path.unlink()
                 folder.rmdir()
 
     def require_same(self, recipe: Recipe, given: Collection[str], stored: Recipe) -> None:

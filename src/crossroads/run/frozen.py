@@ -123,6 +123,7 @@ def train_head(task: Task, folder: CheckpointFolder, watcher: Watcher) -> Traini
         probabilities,
         head.held_out,
         head.correct if head.correct is not None else correct_if_few(probabilities, used[1].dataset),
+        features=found.train,
         stopped=head.result.ended,
     )
 

@@ -17,6 +17,7 @@ from crossroads.data.dataset import Dataset
 from crossroads.data.loading import Loaded, Refusal, refusal_notes
 from crossroads.errors import DataError, option, without_effect
 from crossroads.evaluation import effective_count
+from crossroads.features.arrays import Indexable
 from crossroads.features.extract import Extraction
 from crossroads.networks.body import GraphModel
 from crossroads.networks.cut import Cut
@@ -90,6 +91,8 @@ class TrainingResult:
             images.
         validation_correct: bool (n,), whether each validation image is classified correctly by weights that were not fitted to it;
             None if there are so many that nothing is compared image by image.
+        features: Features of the training images, float32 (n, d), if the backbone is frozen; otherwise None. Rows after these may
+            hold further views of the same images.
         stopped: Whether the watcher raised `StopTraining` before the last epoch.
         improved: Whether the last phase beat the one before it. If not, its weights are those that it began with.
     """
@@ -105,6 +108,7 @@ class TrainingResult:
     probabilities: NDArray[np.float32] | None = None
     held_out: HeldOut | None = None
     validation_correct: NDArray[np.bool_] | None = None
+    features: Indexable | None = None
     stopped: bool = False
     improved: bool = True
 

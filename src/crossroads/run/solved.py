@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 from crossroads.evaluation import CLIP
 from crossroads.features.arrays import Indexable, Stacked
 from crossroads.heads import solve as heads
-from crossroads.heads.crossvalidate import DEVIATION_FLOOR, MAX_ROWS, CrossValidation, cross_validate
+from crossroads.heads.crossvalidate import MAX_ROWS, CrossValidation, cross_validate
 from crossroads.heads.folds import deal, joined
 from crossroads.heads.probe import FOLDS as TEMPERATURE_FOLDS
-from crossroads.heads.standardize import read_chunks
+from crossroads.heads.standardize import DEVIATION_FLOOR, read_chunks
 from crossroads.networks.body import Dense, probabilities_of
 from crossroads.progress import EpochRecord, StopTraining, Watcher
 from crossroads.run.results import is_few

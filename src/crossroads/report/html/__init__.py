@@ -1,0 +1,1 @@
+"""Makes the report of a run: one HTML file that contains everything it shows, and compact cards for notebooks."""
