@@ -32,7 +32,7 @@ from crossroads import cli
 from crossroads.recipe import Recipe
 
 ROOT = Path(__file__).resolve().parents[1]
-SHOWN_ONLY = ("", "csv", "json", "mermaid")
+SHOWN_ONLY = ("", "cpp", "csv", "javascript", "json", "mermaid")
 NOT_RUN = ("make ", "pip ", "git ", "cd ", "mkdir ", ". .venv/", "docker ", "ARTIFACT=", "crossroads serve ")
 """Commands that set up or change the reader's machine, run other tests, or serve; `Page.skipped` lists those that were met."""
 

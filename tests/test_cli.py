@@ -25,7 +25,7 @@ QUICK = (
     *("--strategy", "from-scratch", "--backbone", "quiz-cnn", "--image-size", "16", "--epochs", "2", "--batch-size", "16"),
     *("--validation", "0.2", "--test-fraction", "0.2"),
 )
-COMMANDS = ("audit", "advise", "fit", "evaluate", "predict", "explain", "export", "backbones", "demo")
+COMMANDS = ("audit", "advise", "fit", "evaluate", "predict", "explain", "embed", "export", "backbones", "demo")
 
 
 @pytest.fixture
@@ -216,7 +216,7 @@ def test_predict_lists_a_folder_as_fit_does(crossroads, artifact, data, tmp_path
     assert warning in err
 
 
-def test_predict_refuses_unsupported_formats_and_archives(crossroads, artifact, data, tmp_path):
+def test_predict_refuses_unsupported_formats(crossroads, artifact, data, tmp_path):
     (tmp_path / "IMG_1.HEIC").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(90))
     (tmp_path / "scan").write_bytes((data / "upright" / "0001.png").read_bytes())
     code, out, err = crossroads("predict", artifact, tmp_path)
@@ -225,10 +225,6 @@ def test_predict_refuses_unsupported_formats_and_archives(crossroads, artifact, 
     code, out, _ = crossroads("predict", artifact, tmp_path / "scan")  # without a suffix, but named by the user
     assert code == 0
     assert "upright" in out
-    archive = shutil.make_archive(str(tmp_path / "photos"), "zip", data)
-    code, _, err = crossroads("predict", artifact, archive)
-    assert code == 2
-    assert "zip archive" in err
 
 
 def test_files_that_are_not_images_are_counted_by_suffix(crossroads, artifact, data, tmp_path):

@@ -31,6 +31,7 @@ SLOW = (
     "how-to/advise.md",
     "how-to/backbone.md",
     "how-to/cache.md",
+    "how-to/deploy.md",
     "how-to/finetune.md",
     "how-to/from-keras-1.md",
     "how-to/scikit-learn.md",

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from functools import cache, cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -181,7 +181,9 @@ class Graph:
 
     @property
     def batch(self) -> int:
-        """The usual number of images per request."""
+        """The usual number of images per request; 1 for a graph that takes one image at a time."""
+        if self._fixed == 1:
+            return 1
         height, width = (self._model.inputs[0].get_partial_shape()[axis] for axis in (1, 2))
         if height.is_dynamic or width.is_dynamic:
             return BATCH
@@ -242,32 +244,18 @@ class Graph:
         Args:
             batches: uint8 (b, size, size, 3) each. New batches are prepared while earlier ones are computed.
         """
-        # OpenVINO's AsyncInferQueue is not used, since a graph that is dropped right after its last batch hangs (OpenVINO 2026.4):
-        # the destructor holds Python's lock and waits for a thread whose callback waits for that lock.
-        compiled = self._compiled_once("_for_many")
-        idle = [compiled.create_infer_request() for _ in range(self._requests)]
-        running: deque[Any] = deque()
-
-        def collect() -> NDArray[np.float32]:
-            request = running.popleft()
-            request.wait()
-            values = np.array(request.get_output_tensor(0).data, np.float32)
-            idle.append(request)
-            return values
-
-        try:
+        with self.pipeline() as running:
             for images in self._of_fixed_size(batches):
-                ready = None if idle else collect()
-                request = idle.pop()
-                request.start_async({0: np.ascontiguousarray(images)})
-                running.append(request)
+                ready = running.collect() if running.full else None
+                running.submit(images)
                 if ready is not None:
                     yield ready
             while running:
-                yield collect()
-        finally:
-            for request in running:
-                request.wait()
+                yield running.collect()
+
+    def pipeline(self) -> Pipeline:
+        """Returns parallel requests of the graph, to which batches can be given one by one."""
+        return Pipeline(self._compiled_once("_for_many"), self._requests)
 
     def _of_fixed_size(self, batches: Iterable[NDArray[np.uint8]]) -> Iterator[NDArray[np.uint8]]:
         """Yields the same images in batches that the graph takes."""
@@ -308,6 +296,53 @@ class Graph:
 
     def _compiled(self, hint: str) -> Any:
         return runtime().Core().compile_model(self._model, "CPU", _config(hint, self.threads))
+
+
+class Pipeline:
+    """Computes several batches at the same time. It must be closed as a context manager, and one thread uses it.
+
+    Args:
+        compiled: The compiled graph.
+        most: Number of batches that are computed at a time.
+    """
+
+    # OpenVINO's AsyncInferQueue is not used, since a graph that is dropped right after its last batch hangs (OpenVINO 2026.4):
+    # the destructor holds Python's lock and waits for a thread whose callback waits for that lock.
+
+    def __init__(self, compiled: Any, most: int) -> None:
+        self.most = most
+        self._idle = [compiled.create_infer_request() for _ in range(most)]
+        self._running: deque[Any] = deque()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for request in self._running:
+            request.wait()
+
+    def __len__(self) -> int:
+        """Returns the number of batches that are not collected yet."""
+        return len(self._running)
+
+    @property
+    def full(self) -> bool:
+        """Whether results must be collected before another batch can be submitted."""
+        return not self._idle
+
+    def submit(self, images: NDArray[np.uint8]) -> None:
+        """Begins to compute one batch, uint8 (b, size, size, 3)."""
+        request = self._idle.pop()
+        request.start_async({0: np.ascontiguousarray(images)})
+        self._running.append(request)
+
+    def collect(self) -> NDArray[np.float32]:
+        """Waits for the batch that was submitted first, and returns its results, float32 (b, ...)."""
+        request = self._running.popleft()
+        request.wait()
+        values = np.array(request.get_output_tensor(0).data, np.float32)
+        self._idle.append(request)
+        return values
 
 
 class Part:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
@@ -24,6 +22,7 @@ from crossroads.evaluation import Evaluation, evaluate
 from crossroads.files.text import printable
 from crossroads.inference import BATCH, Graph
 from crossroads.progress import Watcher
+from crossroads.streaming import blocks
 
 
 class Ranked(NamedTuple):
@@ -216,28 +215,13 @@ class Predictor:
             images: Any number; only a few batches are held at a time.
             refuse: Called, in order, with the position and the reason of each refused image. An exception ends the iteration.
         """
-        waiting: deque[tuple[int, bytes]] = deque()
-
-        def batches() -> Iterator[NDArray[np.uint8]]:
-            batch: list[NDArray[np.uint8]] = []
-            for row, image, digest in images:
-                if isinstance(image, ImageRefused):
-                    refuse(row, image)
-                    continue
-                waiting.append((row, digest))
-                batch.append(image)
-                if len(batch) == self._graph.batch:
-                    yield np.stack(batch)
-                    batch = []
-            if batch:
-                yield np.stack(batch)
-
-        rest = batches()
-        first_two = list(itertools.islice(rest, 2))
-        # A single request on all threads is fastest for one batch, parallel requests for more.
-        values = map(self._graph, first_two) if len(first_two) < 2 else self._graph.stream(itertools.chain(first_two, rest))
-        for answer in itertools.chain.from_iterable(values):
-            yield _Answer(*waiting.popleft(), answer)
+        for rows, values in blocks(self._graph, images):
+            answers = iter(values)
+            for position, digest, refusal in rows:
+                if refusal is None:
+                    yield _Answer(position, digest, next(answers))
+                else:
+                    refuse(position, refusal)
 
     def predict(self, images: Iterable[Picture] | NDArray[np.uint8], top: int = 5) -> list[Prediction]:
         """Predicts the most probable classes of each image.
@@ -276,6 +260,28 @@ class Predictor:
         """
         return self._predict(images, top, strict=False, progress=progress)
 
+    def stream(self, images: Iterable[Picture] | NDArray[np.uint8], top: int = 5) -> Iterator[Prediction | ImageRefused]:
+        """Yields the prediction of each image, in order, or its refusal.
+
+        Any number of images may come, one by one and without an end: only a few batches are in memory. They are decoded while
+        earlier ones are computed, so a few batches of images are taken before the first prediction is given.
+
+        Args:
+            images: As for `predict`.
+            top: As for `predict`.
+
+        Raises:
+            DataError: `top` is below 1, or `images` is a single image.
+        """
+        if top < 1:
+            raise DataError(f"{option('top')} must be at least 1", code="out-of-range", field="top", received=top)
+        names: dict[int, str] = {}
+        for rows, values in blocks(self._graph, stream_pictures(_named(images, names), self.manifest.resize)):
+            answers = iter(values)
+            for position, _, refusal in rows:
+                name = names.pop(position, f"image {position}")
+                yield Prediction(name, self.ranked(next(answers), top)) if refusal is None else _refused(name, refusal)
+
     @warnings_shown()
     def _predict(
         self,
@@ -285,24 +291,17 @@ class Predictor:
         strict: bool,
         progress: Callable[[int], None] | None = None,
     ) -> tuple[list[Prediction], list[ImageRefused]]:
-        if top < 1:
-            raise DataError(f"{option('top')} must be at least 1", code="out-of-range", field="top", received=top)
-        names: dict[int, str] = {}
         predictions: list[Prediction] = []
         refused: list[ImageRefused] = []
-
-        def refuse(position: int, error: ImageRefused) -> None:
-            name = names.pop(position, f"image {position}")
-            named = ImageRefused(f"{name}: {error.rule}", code=error.code, received=error.received, hint=error.hint)
-            named.name = name
-            refused.append(named)
-            if strict:
-                raise named from error
-
-        for position, _, answer in self._answers(stream_pictures(_named(images, names), self.manifest.resize), refuse):
-            predictions.append(Prediction(names.pop(position, f"image {position}"), self.ranked(answer, top)))
+        for done, answer in enumerate(self.stream(images, top), 1):
+            if isinstance(answer, Prediction):
+                predictions.append(answer)
+            elif strict:
+                raise answer
+            else:
+                refused.append(answer)
             if progress is not None:
-                progress(position + 1)
+                progress(done)
         return predictions, refused
 
     def ranked(self, probabilities: NDArray[np.float32], top: int) -> tuple[Ranked, ...]:
@@ -327,6 +326,13 @@ def _named(images: Iterable[Picture], names: dict[int, str]) -> Iterator[Picture
         if isinstance(image, str | PathLike):
             names[position] = printable(str(image))
         yield image
+
+
+def _refused(name: str, error: ImageRefused) -> ImageRefused:
+    """Returns a refusal that names its image."""
+    named = ImageRefused(f"{name}: {error.rule}", code=error.code, received=error.received, hint=error.hint)
+    named.name, named.__cause__ = name, error
+    return named
 
 
 def _is_single_image(images: object) -> bool:

@@ -12,7 +12,7 @@ import typer
 from crossroads._runtime.process import process_settings
 
 # Importing a module adds its commands.
-from crossroads.cli import _advise, _explain, _fit, _networks, _report, _serve, _use  # noqa: F401
+from crossroads.cli import _advise, _explain, _export, _fit, _networks, _predict, _report, _serve, _use  # noqa: F401
 from crossroads.cli._app import INTERRUPTED, app
 from crossroads.errors import CrossroadsError
 from crossroads.recipe.fields import REMOVED, RENAMED
@@ -22,7 +22,7 @@ __all__ = ["app", "main"]
 
 _ORDER = (
     *("audit", "advise", "fit", "evaluate", "report", "compare", "info"),
-    *("predict", "explain", "serve", "export", "backbones", "demo"),
+    *("predict", "explain", "embed", "serve", "export", "backbones", "demo"),
 )
 app.registered_commands.sort(key=lambda command: _ORDER.index(getattr(command.callback, "__name__", "")))
 

@@ -1,10 +1,9 @@
-"""Defines the commands before and after training: audit, evaluate, predict, export and demo."""
+"""Defines the commands before and after training: audit, evaluate and demo."""
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Optional
 
@@ -65,100 +64,6 @@ def evaluate(
         print_json(scored.to_json())
     else:
         print_evaluation(scored)
-
-
-@app.command(cls=PlainCommand)
-def predict(
-    run: Run,
-    images: Annotated[list[Path], typer.Argument(metavar="IMAGE", help="Image files or folders of images.", show_default=False)],
-    top: Annotated[int, typer.Option(metavar="INTEGER", min=1, help="Number of labels per image.")] = 5,
-    json: Json = False,
-) -> None:
-    """Predict the labels of images.
-
-    \b
-    Example:
-      crossroads predict runs/photos cat.jpg dog.png --top 3
-    """
-    from crossroads.errors import ImageRefused
-    from crossroads.files.text import printable
-    from crossroads.progress import Note, stage
-    from crossroads.report.console import print_json, print_predictions
-
-    notes: list[str] = []
-    with watching(json=True, quiet=not sys.stderr.isatty()) as watcher:  # the output holds nothing but predictions
-        with stage(watcher.progress, "loading the artifact"):
-            from crossroads.predictor import Predictor
-
-            predictor, files = Predictor.load(run), _files(images, notes.append)
-        for note in notes:
-            watcher.note(note)
-        watcher.progress("predicting", 0, len(files))
-        predictions, refused = predictor.predict_each(
-            files, top=top, progress=lambda done: watcher.progress("predicting", done, len(files))
-        )
-    if json:
-        if refused:
-            notes.append(Note(f"{len(refused)} of {len(files)} images were refused", "images-refused", images=len(refused)))
-        listed = [{"name": error.name, "reason": str(error).removeprefix(f"{error.name}: ")} for error in refused]
-        print_json({"predictions": [p.to_json() for p in predictions], "refused": listed, "warnings": notes})
-    else:
-        print_predictions(predictions)
-    for error in refused:
-        print(f"error: {printable(str(error))}", file=sys.stderr)
-    if refused:
-        raise typer.Exit(ImageRefused.exit_code)
-
-
-@app.command(cls=PlainCommand)
-def export(
-    run: Run,
-    out: Annotated[Path, typer.Option(metavar="PATH", help="Path of the new file.", show_default=False)],
-    format: Annotated[str, typer.Option(metavar="NAME", help="Format of the file. [keras]")] = "keras",  # noqa: A002
-) -> None:
-    """Export the classifier of an artifact as a Keras model.
-
-    If the backbone stayed frozen, the model is built again and compared with the graph of the artifact.
-
-    \b
-    Example:
-      crossroads export runs/photos --out photos.keras
-    """
-    from crossroads.errors import unknown
-    from crossroads.run.export import export_keras
-
-    if format != "keras":
-        raise unknown("format", format, ["keras"])
-    print(export_keras(run, out))
-
-
-def _files(places: list[Path], note: Callable[[str], None]) -> list[Path]:
-    """Returns the files as named; for a folder, the images that `fit` would read from it, in natural order."""
-    from crossroads.data.readers._folder_notes import not_images
-    from crossroads.data.readers._listing import described, is_image_name
-    from crossroads.errors import DataError
-    from crossroads.files.trees import Folder
-
-    files: list[Path] = []
-    for place in places:
-        if not place.is_dir():
-            files.append(place)
-            continue
-        folder = Folder(place)
-        images = [folder.path_of(name) for name in folder.names() if is_image_name(name)]
-        if not images:
-            raise DataError(
-                f"{folder.origin} must hold images",
-                code="no-images",
-                received=described(folder.names()),
-                hint="name a folder of images, or image files",
-            )
-        others = [name for name in folder.names() if not is_image_name(name)]
-        about_others = [text.prefixed(f"in {folder.origin}/: ", parent=folder.origin) for text in not_images(others)]
-        for text in (*folder.repeat_notes(), *about_others):
-            note(text)
-        files += images
-    return files
 
 
 @app.command(cls=PlainCommand)

@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,6 +51,8 @@ UNREADABLE = (OSError, EOFError, zipfile.BadZipFile, zlib.error, lzma.LZMAError,
 """The exceptions that a source may raise for one image, such as a missing file or a damaged member of an archive."""
 
 Progress = Callable[[int, int], None]
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -271,23 +273,31 @@ def stream(dataset: Dataset, to: Resize | int, *, chunk: int = CHUNK) -> Iterato
         yield from results
 
 
-def stream_pictures(pictures: Iterable[object], to: Resize | int) -> Iterator[Streamed]:
+def stream_pictures(
+    pictures: Iterable[T],
+    to: Resize | int,
+    *,
+    read: Callable[[T], bytes | Pixels] = source_of,
+    per_task: int = PICTURES_PER_TASK,
+) -> Iterator[Streamed]:
     """Does the same as `stream` for pictures of any kind, which may arrive one by one. Computes no digests.
 
     Args:
-        pictures: Pictures of any kind that `source_of` accepts. They are iterated over once, in the calling thread, and only a few
+        pictures: Pictures of any kind that `read` accepts. They are iterated over once, in the calling thread, and only a few
             are requested ahead of time.
         to: The same as for `stream`.
+        read: Returns the encoded file or the pixels of a picture, or raises `ImageRefused`. Called in several threads.
+        per_task: Pictures per task of a thread.
     """
 
-    def attempt(numbered: tuple[int, object]) -> Streamed:
+    def attempt(numbered: tuple[int, T]) -> Streamed:
         try:
-            return Streamed(numbered[0], load(source_of(numbered[1]), to), b"")
+            return Streamed(numbered[0], load(read(numbered[1]), to), b"")
         except ImageRefused as error:
             return Streamed(numbered[0], error, b"")
 
     numbered = enumerate(pictures)
-    chunks = iter(lambda: list(islice(numbered, PICTURES_PER_TASK)), [])
+    chunks = iter(lambda: list(islice(numbered, per_task)), [])
     for results in map_ordered(lambda chunk: list(map(attempt, chunk)), chunks):
         yield from results
 

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from os import PathLike
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from crossroads.artifact import read_neighbours
 from crossroads.errors import ArtifactError, DataError
-from crossroads.explain.split import scores_of
-from crossroads.inference import Part, runtime
-from crossroads.networks.graphs.nodes import nodes_of
+from crossroads.explain.split import whole
+from crossroads.inference import Part
+from crossroads.networks.head_input import until_head
 from crossroads.predictor import Predictor
 
 
@@ -91,9 +90,8 @@ class FeaturesOf:
 
     def __init__(self, predictor: Predictor) -> None:
         self._graph = predictor.graph
-        model = self._graph.model.clone()
-        part = runtime().Model([_features(model)], model.get_parameters(), "features")
-        self._part = Part(part, threads=self._graph.threads)
+        part, threads = until_head(self._graph.model), self._graph.threads
+        self._part = whole(self._graph.model, threads) if part is None else Part(part, threads=threads)
 
     def __call__(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Returns the features of images, float32 (n, d), scaled to length 1."""
@@ -107,14 +105,3 @@ def unit(features: NDArray[np.floating]) -> NDArray[np.float32]:
     rows = features.astype(np.float32)
     scaled: NDArray[np.float32] = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
     return scaled
-
-
-def _features(model: Any) -> Any:
-    """Returns the output with the features, (n, d): the input of the head of a frozen part, otherwise that of the last layer."""
-    nodes = nodes_of(model, model.inputs[0], named=True).nodes
-    layers = [node for node in nodes if node.kind == "MatMul" and node.step.kernel and node.ports == (0,)]
-    heads = [node for node in layers if node.node.input_value(1).get_node().get_friendly_name() == "head_0_kernel"]
-    for node in (*heads, *reversed(layers[-1:])):
-        if len(node.node.input_value(0).get_partial_shape()) == 2:
-            return node.node.input_value(0)
-    return scores_of(model)

@@ -49,7 +49,7 @@ def export_keras(folder: str | PathLike[str], out: str | PathLike[str], backbone
             hint="choose another name",
         )
     load_keras()
-    model = artifact.load_model(folder) if artifact.KERAS in manifest.files else _rebuilt(manifest, backbone)
+    model = keras_model(manifest, backbone)
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(f".{target.name}")
     try:
@@ -58,6 +58,19 @@ def export_keras(folder: str | PathLike[str], out: str | PathLike[str], backbone
     finally:
         partial.with_suffix(".partial.keras").unlink(missing_ok=True)
     return target
+
+
+def keras_model(manifest: artifact.Manifest, backbone: Any = None) -> Any:
+    """Returns the Keras model of an artifact, built again if the backbone stayed frozen. Keras must be loaded.
+
+    Args:
+        manifest: The manifest of a verified artifact.
+        backbone: The network that was passed to ``fit`` as an object; None for others.
+
+    Raises:
+        CrossroadsError: As for `export_keras`.
+    """
+    return artifact.load_model(manifest.folder) if artifact.KERAS in manifest.files else _rebuilt(manifest, backbone)
 
 
 def _rebuilt(manifest: artifact.Manifest, backbone: Any) -> Any:
@@ -70,7 +83,7 @@ def _rebuilt(manifest: artifact.Manifest, backbone: Any) -> Any:
             "a classifier on the graph of a file has no Keras model",
             code="no-keras-model",
             received=str(recipe.backbone),
-            hint="use model.xml of the artifact",
+            hint=f"export it with {option('format')} openvino",
         )
     choice = choose(backbone if backbone is not None and str(recipe.backbone).startswith(OBJECT) else recipe.backbone)
     size = manifest.resize.size
