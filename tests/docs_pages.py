@@ -10,7 +10,7 @@ The language of a block decides what happens with it:
     others    (csv, json, Sphinx directives, no language) are not run
 
 Only the structure of outputs is compared: a number matches any number, several spaces or dashes match one, ``…`` matches anything
-in a line, and a line that is only ``…`` matches any number of lines.
+in a line, and a line that is only ``…`` matches any number of lines. A page may break a long line where the next one is indented.
 """
 
 from __future__ import annotations
@@ -35,6 +35,9 @@ ROOT = Path(__file__).resolve().parents[1]
 SHOWN_ONLY = ("", "cpp", "csv", "javascript", "json", "mermaid")
 NOT_RUN = ("make ", "pip ", "git ", "cd ", "mkdir ", ". .venv/", "docker ", "ARTIFACT=", "crossroads serve ")
 """Commands that set up or change the reader's machine, run other tests, or serve; `Page.skipped` lists those that were met."""
+
+BREAK = "\0"
+"""Stands for a line break before an indented line, which the output may lack."""
 
 _FENCE = re.compile(r"^(?P<ticks>```+)(?P<language>\S*)[^\n]*\n(?P<body>.*?)^(?P=ticks) *$", re.MULTILINE | re.DOTALL)
 _FILE = re.compile(r"# ([\w./-]+\.(?:py|toml))")
@@ -88,11 +91,12 @@ def commands(block: Block) -> Iterator[Command]:
 def same_structure(shown: str, real: str) -> bool:
     """Whether `real` is what the page shows, apart from numbers and omissions."""
     pattern = ""
+    shown = re.sub(r"\n +(?=[^\s…])", BREAK, shown)
     for line in _plain(shown).splitlines():
         if line == "…":
             pattern += r"(?:[^\n]*\n)*?"
         else:
-            pattern += "[^\n]*".join(re.escape(part) for part in line.split("…")) + r"\n"
+            pattern += "[^\n]*".join(re.escape(part) for part in line.split("…")).replace(BREAK, r"[ \n]") + r"\n"
     return re.fullmatch(pattern, _plain(real) + "\n" if real.strip() else "") is not None
 
 
@@ -163,7 +167,8 @@ class Page:
             return
         simple = command.text.startswith("crossroads ") and not _SHELL & set(command.text)
         status, output = in_process(command.text) if simple else _in_shell(command.text)
-        expected = 2 if command.shown.rpartition("\n")[2].startswith("error: ") else 0
+        ended = [line for line in command.shown.splitlines() if not line.startswith(" ")][-1:]
+        expected = 2 if ended and ended[0].startswith("error: ") else 0
         assert status == expected, f"{self.path.name} line {command.line}: `{command.text}` exits with {status}:\n{output}"
         self.outputs[command.text] = output
         self._compare(command.line, command.shown, output)

@@ -21,10 +21,16 @@ def test_words_are_found_in_names_and_across_line_breaks_but_not_inside_other_wo
     assert [line for line, _ in check_prose.word_findings(text, words)] == [2, 3]
 
 
-def test_long_lines_are_found_outside_of_code_and_tables():
+def test_long_lines_are_found_in_prose_and_in_code():
     long = "word " * 30
     text = f"{long}\n```\n{long}\n```\n| {long} |\n{'x' * 150}\nshort\n"
-    assert [line for line, _ in check_prose.length_findings(text)] == [1]
+    assert [line for line, _ in check_prose.length_findings(text)] == [1, 3]
+
+
+def test_directives_and_the_help_of_a_command_may_have_long_lines():
+    long = "word " * 30
+    text = f"```{{eval-rst}}\n{long}\n```\n```console\n$ crossroads --help\n{long}\n$ crossroads\n{long}\n```\n"
+    assert [line for line, _ in check_prose.length_findings(text)] == [8]
 
 
 def test_links_to_missing_files_are_found(tmp_path):

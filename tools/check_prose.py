@@ -1,4 +1,4 @@
-"""Checks what people read: words that must not come back, lines of the documentation that are too long, links that lead nowhere.
+"""Checks what people read: words that must not come back, lines of prose and code that are too long, links that lead nowhere.
 
 The words stand in the second table of docs/reference/glossary.md. Run by `make check`; prints one line per finding.
 """
@@ -47,16 +47,23 @@ def word_findings(text: str, words: dict[str, str]) -> Iterator[tuple[int, str]]
 
 
 def length_findings(text: str) -> Iterator[tuple[int, str]]:
-    """Lines of prose over the limit. Tables, code, generated blocks and lines that are one long link may be longer."""
-    inside_code = generated = False
+    """Lines over the limit, in prose and in code.
+
+    Tables, generated blocks, Sphinx directives, the help of a command and lines that are one long link may be longer.
+    """
+    block: str | None = None  # the language of the code, None outside
+    generated = shows_help = False
     for number, line in enumerate(text.splitlines(), 1):
         if line.startswith("<!--"):
             generated = ":begin" in line
         elif line.lstrip().startswith("```"):
-            inside_code = not inside_code
-        elif generated:
+            block, shows_help = (line.strip().strip("`") if block is None else None), False
+        elif line.startswith("$ "):
+            shows_help = line.endswith(" --help")
+        if generated or shows_help or len(line) <= LENGTH:
             continue
-        elif len(line) > LENGTH and not inside_code and not line.startswith("|") and " " in line.strip()[:LENGTH]:
+        exempt = line.startswith("|") or " " not in line.strip()[:LENGTH] if block is None else block.startswith("{")
+        if not exempt:
             yield number, f"{len(line)} characters; the limit is {LENGTH}"
 
 
