@@ -5,7 +5,6 @@ from dataclasses import replace
 import keras
 import numpy as np
 import pytest
-from serving import serving
 from weight_files import save_torch
 
 from conftest import SHARED
@@ -14,6 +13,7 @@ from crossroads.networks.catalog import backbone
 from crossroads.networks.weights import store
 from crossroads.networks.weights.pretrained import load_pretrained
 from refusals import refused
+from serving import serving
 
 pytestmark = pytest.mark.core
 SQUEEZENET = "squeezenet_weights_tf_dim_ordering_tf_kernels_notop.h5"

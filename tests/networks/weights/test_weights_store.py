@@ -8,7 +8,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from serving import serving
 from weight_files import save_npy
 
 from crossroads.errors import WeightsError
@@ -17,6 +16,7 @@ from crossroads.networks.weights import download, installed
 from crossroads.networks.weights.download import file_digest
 from crossroads.networks.weights.store import add, cache_folder, describe, obtain, recognise
 from refusals import refused
+from serving import serving
 
 CONTENT = np.random.default_rng(0).bytes(300_000)
 NOWHERE = "http://127.0.0.1:9"
