@@ -28,13 +28,17 @@ TRAINING = "crossroads fit photos --strategy feature-extraction --out runs/flowe
 # Their commands train networks for more than five seconds in all.
 SLOW = (
     "explanation/repeatable-runs.md",
+    "how-to/add-a-class.md",
     "how-to/advise.md",
     "how-to/backbone.md",
     "how-to/cache.md",
     "how-to/deploy.md",
     "how-to/finetune.md",
     "how-to/from-keras-1.md",
+    "how-to/improve-accuracy.md",
     "how-to/scikit-learn.md",
+    "how-to/track-runs.md",
+    "how-to/unequal-classes.md",
     "how-to/weights.md",
     "tutorial/pretrained.md",
 )
